@@ -1,0 +1,108 @@
+//! The policy map: one inner hash per endpoint, looked up tier by tier.
+//!
+//! A packet's question is (peer identity, protocol, destination port or ICMP type, direction). The tiers are
+//! {that identity, any identity} × {protocol and port prefix of 16, …, 1 bits, protocol with any port, any
+//! protocol}. Over all tiers that match, the entry with the highest precedence decides. The header says which
+//! tiers have entries at all, so that a packet pays only for those.
+
+use core::mem::size_of;
+
+/// Key of the inner hash.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct PolicyKey {
+    /// The peer's identity, or 0 for any.
+    pub identity: u32,
+    /// Destination port masked to the prefix; an ICMP type stands in the low byte with a 16-bit prefix.
+    pub port_be: [u8; 2],
+    /// IANA number, or 0 for any protocol (then the prefix is 0 too).
+    pub protocol: u8,
+    /// Bit 7: direction (1 egress). Bits 0 to 4: length of the port prefix, 0 to 16.
+    pub direction_and_prefix: u8,
+}
+
+const _: () = assert!(size_of::<PolicyKey>() == 8);
+
+impl PolicyKey {
+    /// The bit of `direction_and_prefix` that says egress.
+    pub const EGRESS: u8 = 0x80;
+
+    /// The key under which the [`PolicyHeader`] of an inner map is stored. No identity has this number.
+    pub const HEADER: Self =
+        Self { identity: u32::MAX, port_be: [0; 2], protocol: 0, direction_and_prefix: 0 };
+
+    /// The key for a tier. `prefix` is 0 to 16 and the port is masked to it here.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(identity: u32, protocol: u8, port: u16, prefix: u8, egress: bool) -> Self {
+        let mask = if prefix == 0 { 0 } else { u16::MAX << (16 - prefix as u32) };
+        Self {
+            identity,
+            port_be: (port & mask).to_be_bytes(),
+            protocol,
+            direction_and_prefix: prefix | if egress { Self::EGRESS } else { 0 },
+        }
+    }
+}
+
+crate::bit_set! {
+    /// What an entry says.
+    EntryFlags: u8 {
+        /// Drop. Without this bit the entry allows.
+        DENY = 1;
+        /// Report instead of dropping when this entry denies (audit of one policy).
+        AUDIT = 2;
+        /// Hand the flow to the proxy on `proxy_port_be`.
+        REDIRECT = 4;
+    }
+}
+
+/// Value of the inner hash.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PolicyEntry {
+    /// Over all entries that match a packet, the highest precedence decides. The policy engine numbers them so
+    /// that the order is total: tier, priority, then deny over redirect over allow.
+    pub precedence: u32,
+    /// The rule that made the entry, for reports. 0: none (for example a direction without enforcement).
+    pub rule: u32,
+    /// The proxy's listener, with [`EntryFlags::REDIRECT`].
+    pub proxy_port_be: [u8; 2],
+    /// What the entry says.
+    pub flags: EntryFlags,
+    /// Unused, zero.
+    pub reserved: [u8; 5],
+}
+
+const _: () = assert!(size_of::<PolicyEntry>() == 16);
+
+/// Which tiers of an inner map have entries, for one direction and kind of identity.
+///
+/// Bit `n` (0 to 16): entries with a port prefix of `n` bits and a protocol. Bit 17: an entry for any protocol.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TierMask(pub u32);
+
+impl TierMask {
+    /// The bit for "any protocol".
+    pub const ANY_PROTOCOL: u32 = 1 << 17;
+    /// Only in `ingress_any` and `egress_any`: what this direction denies is reported and passes (audit mode).
+    pub const AUDIT: u32 = 1 << 31;
+}
+
+/// Stored under [`PolicyKey::HEADER`] in place of a [`PolicyEntry`] (same size), so that it changes in the same
+/// instant as the entries when the inner map is swapped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PolicyHeader {
+    /// Ingress, entries that name an identity.
+    pub ingress_identity: TierMask,
+    /// Ingress, entries for any identity; also carries the audit bit.
+    pub ingress_any: TierMask,
+    /// Egress, entries that name an identity.
+    pub egress_identity: TierMask,
+    /// Egress, entries for any identity; also carries the audit bit.
+    pub egress_any: TierMask,
+}
+
+const _: () = assert!(size_of::<PolicyHeader>() == size_of::<PolicyEntry>());
