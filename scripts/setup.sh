@@ -1,0 +1,70 @@
+#!/bin/sh
+# Installs what is missing to build, demonstrate, test or measure, and nothing that is there already.
+#
+#   scripts/setup.sh build|demo|test|bench
+#
+# Packages come from Debian by name; bpf-linker is a crate, built against the compiler's own LLVM and kept in
+# ${SLUICE_CACHE:-~/.cache/sluice}, keyed by version.
+set -eu
+cd "$(dirname "$0")/.."
+goal=${1:-build}
+
+# command or file that proves the package is there : package
+build_needs="cc:gcc make:make git:git /usr/include/zlib.h:zlib1g-dev"
+run_needs="ip:iproute2 nft:nftables"
+test_needs="cargo-fmt:rustfmt-web cargo-clippy:rust-web-clippy /usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping"
+bench_needs="iperf3:iperf3"
+
+missing=""
+need() { # LIST
+    for pair in $1; do
+        proof=${pair%%:*} package=${pair##*:}
+        case $proof in
+            /*) [ -e "$proof" ] || missing="$missing $package" ;;
+            *) PATH="$PATH:/usr/sbin:/sbin" command -v "$proof" >/dev/null 2>&1 || missing="$missing $package" ;;
+        esac
+    done
+}
+
+have_toolchain() { sh scripts/toolchain.sh --check >/dev/null 2>&1; }
+
+need "$build_needs"
+case $goal in
+    build) ;;
+    demo) need "$run_needs" ;;
+    test) need "$run_needs $test_needs" ;;
+    bench) need "$run_needs $test_needs $bench_needs" ;;
+    *) echo "usage: scripts/setup.sh build|demo|test|bench" >&2; exit 2 ;;
+esac
+have_toolchain || missing="$missing rustc-web cargo-web rust-web-llvm libstd-rust-web-dev libstd-rust-web-dev-bpf"
+if ! have_toolchain || [ ! -x "$(eval "$(sh scripts/toolchain.sh)"; echo "$SLUICE_BPF_LINKER_DIR")/bin/bpf-linker" ]; then
+    [ -e /usr/lib/llvm-22/bin/llvm-config ] || missing="$missing llvm-22-dev"
+fi
+
+if [ -n "$missing" ]; then
+    if ! command -v apt-get >/dev/null 2>&1 || [ "$(id -u)" != 0 ]; then
+        echo "These packages are missing:$missing" >&2
+        echo "Run this as root on Debian, or install their equivalents." >&2
+        exit 1
+    fi
+    echo "installing:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q >/dev/null
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -q -y --no-install-recommends $missing >/dev/null
+fi
+
+eval "$(sh scripts/toolchain.sh)"
+if ! command -v bpf-linker >/dev/null 2>&1; then
+    prefix=/usr/lib/llvm-$SLUICE_BPF_LLVM
+    if [ ! -x "$prefix/bin/llvm-config" ]; then
+        echo "bpf-linker must be built against LLVM $SLUICE_BPF_LLVM, the compiler's own: install llvm-$SLUICE_BPF_LLVM-dev." >&2
+        exit 1
+    fi
+    echo "building bpf-linker $SLUICE_BPF_LINKER_VERSION against LLVM $SLUICE_BPF_LLVM (once, about a minute)"
+    env PATH="$prefix/bin:$PATH" LLVM_PREFIX="$prefix" "LLVM_SYS_${SLUICE_BPF_LLVM}1_PREFIX=$prefix" \
+        RUSTFLAGS="-L $prefix/lib" CARGO_TARGET_DIR="$SLUICE_BPF_LINKER_DIR/build" \
+        "$CARGO" install -q bpf-linker --version "$SLUICE_BPF_LINKER_VERSION" --locked --no-default-features \
+        --features "llvm-$SLUICE_BPF_LLVM" --root "$SLUICE_BPF_LINKER_DIR"
+    rm -rf "$SLUICE_BPF_LINKER_DIR/build"
+fi
