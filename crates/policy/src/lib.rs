@@ -1,0 +1,19 @@
+//! The meaning of network policy: parse, select, resolve, decide.
+//!
+//! Objects as users write them become [`Rule`]s (`parse`); a [`Repository`] keeps rules and identities and resolves
+//! the [`EndpointPolicy`] of an endpoint, whose [`MapState`] both the kernel's map and [`MapState::decide`] follow.
+//! Pure: no I/O, no clock, no threads. Called by the agent, the loader and the command.
+
+pub mod config;
+pub mod labels;
+pub mod map_state;
+pub mod parse;
+pub mod repository;
+pub mod rule;
+pub mod selector;
+
+pub use config::{Config, Enforcement};
+pub use map_state::{Decision, Entry, EntryVerdict, Key, L4Match, MapState, MatchType, Query};
+pub use parse::ParseError;
+pub use repository::{Changed, DirectionState, EndpointPolicy, Repository};
+pub use rule::{NamedPort, PolicyKind, PolicyRef, Rule, RuleOrigin, Subject};

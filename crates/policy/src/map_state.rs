@@ -1,0 +1,246 @@
+//! The decision table of one endpoint: what the kernel's policy map holds, and the decision it takes.
+//!
+//! [`MapState::decide`] is the reference for the kernel program: both look at every entry that matches a packet and
+//! let the highest precedence win. Never knows rules or selectors; `resolve` fills it, the loader installs it.
+
+use std::collections::BTreeMap;
+
+use sluice_types::{Direction, DropReason, Identity, Protocol, ProxyPort, RuleId, Verdict};
+
+/// The layer 4 part of a key.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum L4Match {
+    /// Every protocol, ICMP included.
+    Any,
+    /// One protocol with any port or type.
+    Protocol(Protocol),
+    /// A block of destination ports, or one ICMP type.
+    Port {
+        /// TCP, UDP, SCTP, ICMP or ICMPv6.
+        protocol: Protocol,
+        /// The first port of the block; an ICMP type with `prefix` 16.
+        port: u16,
+        /// How many leading bits of the port are fixed, 1 to 16.
+        prefix: u8,
+    },
+}
+
+impl L4Match {
+    /// The match for exactly one port or ICMP type.
+    #[must_use]
+    pub const fn port(protocol: Protocol, port: u16) -> Self {
+        Self::Port { protocol, port, prefix: 16 }
+    }
+
+    /// Whether a packet of `protocol` with destination port (or ICMP type) `port` is covered.
+    #[must_use]
+    pub fn covers(&self, protocol: Protocol, port: u16) -> bool {
+        match *self {
+            Self::Any => true,
+            Self::Protocol(own) => own == protocol,
+            Self::Port { protocol: own, port: first, prefix } => {
+                own == protocol && masked(port, prefix) == first
+            }
+        }
+    }
+}
+
+/// `port` with all but its first `prefix` bits cleared.
+pub(crate) const fn masked(port: u16, prefix: u8) -> u16 {
+    match prefix {
+        0 => 0,
+        1..=15 => port & (u16::MAX << (16 - prefix)),
+        _ => port,
+    }
+}
+
+/// What an entry applies to.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Key {
+    /// As seen from the endpoint that owns the map.
+    pub direction: Direction,
+    /// The other side; `None` is any peer.
+    pub peer: Option<Identity>,
+    /// Protocol and destination port.
+    pub l4: L4Match,
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum EntryVerdict {
+    /// Let it pass.
+    Allow,
+    /// Drop it.
+    Deny,
+    /// Hand it to the proxy that listens on this port.
+    Redirect(ProxyPort),
+}
+
+/// One entry of the table.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Entry {
+    /// The highest precedence among the matching entries decides. Entries of equal precedence agree in `verdict`.
+    pub precedence: u32,
+    /// What it says.
+    pub verdict: EntryVerdict,
+    /// Report instead of dropping when this entry denies.
+    pub audit: bool,
+    /// The rule it stands for, [`RuleId::NONE`] for what no rule asked for.
+    pub rule: RuleId,
+}
+
+/// The decision table of one endpoint, both directions.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct MapState {
+    /// Sorted, so that two tables can be compared and merged in one pass.
+    pub entries: BTreeMap<Key, Entry>,
+    /// What ingress denies is reported and passes.
+    pub audit_ingress: bool,
+    /// What egress denies is reported and passes.
+    pub audit_egress: bool,
+}
+
+/// What is known about a packet when its policy is asked.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Query {
+    /// As seen from the endpoint that owns the table.
+    pub direction: Direction,
+    /// The other side.
+    pub peer: Identity,
+    /// The layer 4 protocol.
+    pub protocol: Protocol,
+    /// Destination port, or ICMP type. `None`: a fragment that does not carry it. Protocols without ports have 0.
+    pub port: Option<u16>,
+}
+
+/// How specific the entry was that decided; numbered as the flow API numbers it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u8)]
+pub enum MatchType {
+    /// No entry.
+    None = 0,
+    /// Peer, any protocol.
+    L3Only = 1,
+    /// Peer and port.
+    L3L4 = 2,
+    /// Any peer, port.
+    L4Only = 3,
+    /// Any peer, any protocol.
+    All = 4,
+    /// Peer and protocol.
+    L3Proto = 5,
+    /// Any peer, protocol.
+    ProtoOnly = 6,
+}
+
+impl MatchType {
+    /// The word that monitors print, `L3-L4`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::L3Only => "L3-Only",
+            Self::L3L4 => "L3-L4",
+            Self::L4Only => "L4-Only",
+            Self::All => "all",
+            Self::L3Proto => "L3-Proto",
+            Self::ProtoOnly => "Proto-Only",
+        }
+    }
+
+    /// The type of the entry under `key`.
+    #[must_use]
+    pub const fn of(key: &Key) -> Self {
+        match (key.peer, key.l4) {
+            (Some(_), L4Match::Any) => Self::L3Only,
+            (Some(_), L4Match::Protocol(_)) => Self::L3Proto,
+            (Some(_), L4Match::Port { .. }) => Self::L3L4,
+            (None, L4Match::Any) => Self::All,
+            (None, L4Match::Protocol(_)) => Self::ProtoOnly,
+            (None, L4Match::Port { .. }) => Self::L4Only,
+        }
+    }
+}
+
+/// The answer, with what it rests on.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Decision {
+    /// What is done with the packet.
+    pub verdict: Verdict,
+    /// The rule that decided, [`RuleId::NONE`] when none did.
+    pub rule: RuleId,
+    /// How specific the deciding entry was.
+    pub match_type: MatchType,
+}
+
+impl MapState {
+    /// Decides about one packet. Total: what no entry allows is denied.
+    ///
+    /// Of all entries that match, the highest precedence decides; between equals the narrower port block, then the
+    /// entry that names the peer, is the one reported. A fragment without its port is denied as soon as this
+    /// direction looks at ports anywhere, as the kernel does, which cannot know whether that entry would match.
+    #[must_use]
+    pub fn decide(&self, query: &Query) -> Decision {
+        let port = match query.port {
+            Some(port) => port,
+            None if self.looks_at_ports(query.direction) => {
+                let reason = DropReason::FragmentationNotSupported;
+                let verdict = self.denial(query.direction, reason, false);
+                return Decision { verdict, rule: RuleId::NONE, match_type: MatchType::None };
+            }
+            None => 0,
+        };
+        let found = candidates(query.direction, query.peer, query.protocol, port)
+            .filter_map(|key| self.entries.get(&key).map(|entry| (key, entry)))
+            .reduce(|best, next| if next.1.precedence > best.1.precedence { next } else { best });
+        match found {
+            Some((key, entry)) => Decision {
+                verdict: match entry.verdict {
+                    EntryVerdict::Allow => Verdict::Allow,
+                    EntryVerdict::Redirect(port) => Verdict::Redirect(port),
+                    EntryVerdict::Deny => self.denial(query.direction, DropReason::PolicyDeny, entry.audit),
+                },
+                rule: entry.rule,
+                match_type: MatchType::of(&key),
+            },
+            None => Decision {
+                verdict: self.denial(query.direction, DropReason::PolicyDenied, false),
+                rule: RuleId::NONE,
+                match_type: MatchType::None,
+            },
+        }
+    }
+
+    /// Whether what `direction` denies is only reported.
+    #[must_use]
+    pub const fn audit(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Ingress => self.audit_ingress,
+            Direction::Egress => self.audit_egress,
+        }
+    }
+
+    fn denial(&self, direction: Direction, reason: DropReason, entry_audit: bool) -> Verdict {
+        if entry_audit || self.audit(direction) { Verdict::Audit(reason) } else { Verdict::Deny(reason) }
+    }
+
+    fn looks_at_ports(&self, direction: Direction) -> bool {
+        self.entries.keys().any(|key| key.direction == direction && matches!(key.l4, L4Match::Port { .. }))
+    }
+}
+
+/// Every key under which an entry for this packet can stand, the narrowest first.
+fn candidates(
+    direction: Direction,
+    peer: Identity,
+    protocol: Protocol,
+    port: u16,
+) -> impl Iterator<Item = Key> {
+    let blocks =
+        (1..=16).rev().map(move |prefix| L4Match::Port { protocol, port: masked(port, prefix), prefix });
+    let wide = [L4Match::Protocol(protocol), L4Match::Any];
+    blocks.chain(wide).flat_map(move |l4| [Some(peer), None].map(|peer| Key { direction, peer, l4 }))
+}
+
+#[cfg(test)]
+mod tests;
