@@ -1,7 +1,7 @@
 //! What crosses the socket. Fields are added compatibly: readers ignore what they do not know.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use sluice_types::{Direction, EndpointId, Identity, Labels, RuleId};
@@ -285,6 +285,23 @@ pub struct CniGcResult {
     pub removed: Vec<String>,
     /// Host-side veths that belong to them, for the plugin to delete.
     pub host_ifnames: Vec<String>,
+}
+
+/// A deletion that the CNI plugin carried out while it could not tell the agent. One file
+/// `<container>_<ifname>.json` each in [`crate::path::DELETE_QUEUE_DIR`], complete once it has that name; the agent
+/// does what `DELETE` of [`crate::path::ATTACHMENT`] does and then removes the file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DeleteRecord {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+    /// Name of the network.
+    pub network: String,
+    /// The name that the host-side veth has in primary mode. The plugin has deleted it.
+    pub host_ifname: String,
+    /// The addresses that the attachment had, if the runtime said so.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// One identity.
