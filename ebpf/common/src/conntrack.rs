@@ -82,6 +82,8 @@ crate::bit_set! {
         RESET = 64;
         /// The cached verdict passed only because of audit mode.
         AUDITED = 128;
+        /// The end that is no endpoint is an address of this node.
+        NODE_LOCAL = 256;
     }
 }
 
@@ -145,13 +147,13 @@ pub struct FragmentKey {
 
 const _: () = assert!(size_of::<FragmentKey>() == 40);
 
-/// Ports of the first fragment, remembered once it was allowed.
+/// What the first fragment's transport header said, remembered once it was allowed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct FragmentPorts {
-    /// Source port.
+    /// Source port; for ICMP the identifier of an echo, else zero.
     pub source_port_be: [u8; 2],
-    /// Destination port.
+    /// Destination port; for ICMP code and type.
     pub destination_port_be: [u8; 2],
 }
 

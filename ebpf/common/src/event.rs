@@ -79,3 +79,21 @@ pub struct Event {
 }
 
 const _: () = assert!(size_of::<Event>() == 88);
+
+/// The state of one rate limit on one CPU: a bucket that holds a second's worth of events.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct EventLimit {
+    /// When the bucket was last filled, coarse monotonic nanoseconds.
+    pub filled_ns: u64,
+    /// Events that may still be reported.
+    pub tokens: u32,
+    /// Events lost since the last one that was reported.
+    pub lost: u32,
+    /// Events lost since the map was made.
+    pub lost_total: u64,
+    /// Events reported since the map was made.
+    pub sent_total: u64,
+}
+
+const _: () = assert!(size_of::<EventLimit>() == 32);

@@ -10,6 +10,7 @@ mod conntrack;
 mod endpoint;
 mod event;
 mod ipcache;
+pub mod packet;
 mod policy;
 
 pub use config::{Config, ConfigFlags};
@@ -17,7 +18,7 @@ pub use conntrack::{
     ConntrackEntry, ConntrackFlags, ConntrackKey4, ConntrackKey6, FragmentKey, FragmentPorts, IcmpSide,
 };
 pub use endpoint::{CounterKey, Counters, EndpointFlags, EndpointInfo};
-pub use event::{Event, EventAction, EventKind};
+pub use event::{Event, EventAction, EventKind, EventLimit};
 pub use ipcache::{IpcacheEntry, IpcacheFlags};
 pub use policy::{EntryFlags, PolicyEntry, PolicyHeader, PolicyKey, TierMask};
 
@@ -42,7 +43,7 @@ pub mod map_name {
     pub const CIDR4: &str = "sluice_cidr4";
     /// IPv6 prefix → [`crate::IpcacheEntry`]. LPM trie.
     pub const CIDR6: &str = "sluice_cidr6";
-    /// Endpoint id → its policy map. Array of maps or hash of maps; inner: [`crate::PolicyKey`] → [`crate::PolicyEntry`].
+    /// Endpoint id → its policy map. Array of maps; inner hash: [`crate::PolicyKey`] → [`crate::PolicyEntry`].
     pub const POLICY: &str = "sluice_policy";
     /// IPv4 connections. LRU hash, [`crate::ConntrackKey4`] → [`crate::ConntrackEntry`].
     pub const CONNTRACK4: &str = "sluice_ct4";
@@ -52,7 +53,10 @@ pub mod map_name {
     pub const FRAGMENT: &str = "sluice_frag";
     /// Forwarded and dropped packets. Per-CPU hash, [`crate::CounterKey`] → [`crate::Counters`].
     pub const COUNTER: &str = "sluice_counter";
-    /// Per-CPU event rate-limit buckets and loss counters, by drop reason.
+    /// How many live connections an endpoint has opened. Array by endpoint id, `u64`; the programs count up, the
+    /// agent's recount overwrites.
+    pub const QUOTA: &str = "sluice_quota";
+    /// Event rate limits and loss counters. Per-CPU array of [`crate::EventLimit`] by drop reason, 0 for verdicts.
     pub const LIMIT: &str = "sluice_limit";
     /// Events. Ring buffer of [`crate::Event`].
     pub const EVENTS: &str = "sluice_events";

@@ -1,0 +1,151 @@
+//! Reports and counters: every drop is counted, and told as often as the rate limit lets it.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use sluice_ebpf_common::{CounterKey, Counters, Event, EventAction, EventKind, EventLimit};
+use sluice_types::{Direction, DropReason};
+
+use crate::family::Family;
+use crate::maps::{COUNTER, EVENTS, LIMIT};
+use crate::scene::{DROP, Scene, length};
+
+/// What an event says beyond the packet itself.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Report {
+    pub(crate) kind: u8,
+    pub(crate) reason: u8,
+    pub(crate) action: u8,
+    pub(crate) direction: u8,
+    pub(crate) endpoint: u16,
+    pub(crate) peer_endpoint: u16,
+    pub(crate) source_identity: u32,
+    pub(crate) destination_identity: u32,
+    pub(crate) rule: u32,
+    pub(crate) revision: u32,
+    pub(crate) is_reply: u8,
+}
+
+/// Drops a packet at the endpoint whose hook it is at, for a reason that is not policy.
+#[inline(always)]
+pub(crate) fn drop<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: DropReason, peer: u32) -> i32 {
+    dropped(skb, scene, reason.number() as u32, peer)
+}
+
+#[inline(never)]
+fn dropped<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: u32, peer_identity: u32) -> i32 {
+    let (source_identity, destination_identity) =
+        if scene.egress { (scene.own.identity, peer_identity) } else { (peer_identity, scene.own.identity) };
+    let report = Report {
+        kind: EventKind::Drop as u8,
+        reason: reason as u8,
+        action: EventAction::Deny as u8,
+        direction: if scene.egress { Direction::Egress as u8 } else { Direction::Ingress as u8 },
+        endpoint: scene.own.id,
+        peer_endpoint: 0,
+        source_identity,
+        destination_identity,
+        rule: 0,
+        revision: scene.own.revision,
+        is_reply: 0,
+    };
+    refuse(skb, scene, &report)
+}
+
+/// Counts and reports a drop.
+#[inline(always)]
+pub(crate) fn refuse<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &Report) -> i32 {
+    count(skb, report.endpoint, report.reason, report.direction);
+    tell(skb, scene, report);
+    DROP
+}
+
+/// Counts a packet.
+#[inline(always)]
+pub(crate) fn count(skb: *mut __sk_buff, endpoint: u16, reason: u8, direction: u8) {
+    let key = CounterKey { endpoint, reason, direction };
+    let bytes = length(skb) as u64;
+    if let Some(counters) = COUNTER.get_ptr_mut(&key) {
+        // SAFETY: this CPU's own value; programs on one CPU do not interrupt each other here.
+        unsafe {
+            (*counters).packets += 1;
+            (*counters).bytes += bytes;
+        }
+    } else {
+        // A full map loses the count, never the verdict.
+        let _ = COUNTER.insert(&key, &Counters { packets: 1, bytes }, 0);
+    }
+}
+
+/// Writes an event if the limit of its reason allows.
+#[inline(never)]
+pub(crate) fn tell<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &Report) {
+    // SAFETY: a helper without arguments.
+    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    let Some(limit) = LIMIT.get_ptr_mut(report.reason as u32) else { return };
+    // SAFETY: this CPU's own value.
+    let limit = unsafe { &mut *limit };
+    if !take_token(limit, now_ns, scene.config.events_per_second) {
+        lose(limit);
+        return;
+    }
+    let Some(mut slot) = EVENTS.reserve(0) else {
+        lose(limit);
+        return;
+    };
+    let packet = &scene.packet;
+    slot.write(Event {
+        time_ns: now_ns,
+        kind: report.kind,
+        reason: report.reason,
+        action: report.action,
+        direction: report.direction,
+        protocol: packet.protocol,
+        tcp_flags_or_icmp_type: packet.tcp_flags_or_icmp_type,
+        // A frame whose IP header could not be read has no protocol, addresses or end.
+        family: if packet.end == 0 { 0 } else { A::FAMILY },
+        is_reply: report.is_reply,
+        endpoint: report.endpoint,
+        peer_endpoint: report.peer_endpoint,
+        source_identity: report.source_identity,
+        destination_identity: report.destination_identity,
+        rule: report.rule,
+        revision: report.revision,
+        length: length(skb),
+        // SAFETY: a field of the context.
+        ifindex: unsafe { (*skb).ifindex },
+        lost: limit.lost,
+        source_be: packet.source.to_bytes(),
+        destination_be: packet.destination.to_bytes(),
+        source_port_be: packet.source_port.to_be_bytes(),
+        destination_port_be: packet.destination_port.to_be_bytes(),
+        reserved: [0; 4],
+    });
+    slot.submit(0);
+    limit.lost = 0;
+    limit.sent_total += 1;
+}
+
+#[inline(always)]
+fn lose(limit: &mut EventLimit) {
+    limit.lost = limit.lost.wrapping_add(1);
+    limit.lost_total += 1;
+}
+
+#[inline(always)]
+fn take_token(limit: &mut EventLimit, now_ns: u64, per_second: u32) -> bool {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let elapsed = now_ns - limit.filled_ns;
+    let elapsed = if elapsed > SECOND_NS { SECOND_NS } else { elapsed };
+    let earned = elapsed * per_second as u64 / SECOND_NS;
+    if earned != 0 {
+        let tokens = limit.tokens as u64 + earned;
+        limit.tokens = if tokens > per_second as u64 { per_second } else { tokens as u32 };
+        limit.filled_ns = now_ns;
+    }
+    if limit.tokens == 0 {
+        return false;
+    }
+    limit.tokens -= 1;
+    true
+}

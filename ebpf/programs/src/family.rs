@@ -1,0 +1,217 @@
+//! What the stages need to know of an address family, so that each is written once.
+
+use sluice_ebpf_common::packet::{Address, Ipv4, Ipv6, Packet};
+use sluice_ebpf_common::{
+    ConntrackEntry, ConntrackKey4, ConntrackKey6, EndpointInfo, IcmpSide, IpcacheEntry,
+};
+use sluice_types::Identity;
+
+use crate::maps::{CIDR4, CIDR6, CONNTRACK4, CONNTRACK6, IPCACHE4, IPCACHE6};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+
+/// A value with the alignment of a machine word, so that it is copied by words.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(crate) struct Aligned<T>(pub(crate) T);
+
+pub(crate) trait Family: Address + 'static {
+    type Key: Copy;
+
+    /// The canonical tuple of a packet, and whether its source is side A. The packet is TCP, UDP, SCTP or echo.
+    fn key(packet: &Packet<Self>) -> (Self::Key, bool);
+    fn entry(key: &Self::Key) -> Option<*mut ConntrackEntry>;
+    fn insert(key: &Self::Key, entry: &ConntrackEntry) -> bool;
+    fn exact(&self) -> Option<IpcacheEntry>;
+    fn prefix(&self) -> Option<IpcacheEntry>;
+    /// Whether it is the endpoint's address. The zero address is nobody's.
+    fn belongs_to(&self, endpoint: *const EndpointInfo) -> bool;
+    /// The identity of an address that the ipcache does not know.
+    fn unknown_identity(&self) -> u32;
+    fn is_multicast_or_broadcast(&self) -> bool;
+    fn is_loopback(&self) -> bool;
+}
+
+#[inline(always)]
+fn icmp_side<A: Address>(packet: &Packet<A>, source_is_a: bool) -> u8 {
+    if packet.protocol != A::ICMP {
+        IcmpSide::None as u8
+    } else if packet.is_echo_request() == source_is_a {
+        IcmpSide::RequestFromA as u8
+    } else {
+        IcmpSide::RequestFromB as u8
+    }
+}
+
+/// Whether the packet's source is side A: the smaller (address, port).
+#[inline(always)]
+fn source_is_a<A: Address>(packet: &Packet<A>) -> bool {
+    if packet.source == packet.destination {
+        packet.source_port <= packet.destination_port
+    } else {
+        packet.source < packet.destination
+    }
+}
+
+macro_rules! key {
+    ($name:ident, $packet:expr, $source_is_a:expr) => {{
+        let (a, b, a_port, b_port) = if $source_is_a {
+            ($packet.source, $packet.destination, $packet.source_port, $packet.destination_port)
+        } else {
+            ($packet.destination, $packet.source, $packet.destination_port, $packet.source_port)
+        };
+        Aligned($name {
+            a_be: a.octets(),
+            b_be: b.octets(),
+            a_port_be: a_port.to_be_bytes(),
+            b_port_be: b_port.to_be_bytes(),
+            protocol: $packet.protocol,
+            icmp_side: icmp_side($packet, $source_is_a),
+            reserved: [0; 2],
+        })
+    }};
+}
+
+impl Family for Ipv4 {
+    type Key = Aligned<ConntrackKey4>;
+
+    #[inline(always)]
+    fn key(packet: &Packet<Self>) -> (Self::Key, bool) {
+        let source_is_a = source_is_a(packet);
+        (key!(ConntrackKey4, packet, source_is_a), source_is_a)
+    }
+
+    #[inline(always)]
+    fn entry(key: &Self::Key) -> Option<*mut ConntrackEntry> {
+        CONNTRACK4.get_ptr_mut(&key.0)
+    }
+
+    #[inline(always)]
+    fn insert(key: &Self::Key, entry: &ConntrackEntry) -> bool {
+        CONNTRACK4.insert(&key.0, entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn exact(&self) -> Option<IpcacheEntry> {
+        let address = Aligned(self.octets());
+        // SAFETY: copied at once; the entry is replaced, never changed.
+        unsafe { IPCACHE4.get(&address.0) }.copied()
+    }
+
+    #[inline(always)]
+    fn prefix(&self) -> Option<IpcacheEntry> {
+        CIDR4.get(&Key::new(32, self.octets())).copied()
+    }
+
+    #[inline(always)]
+    fn belongs_to(&self, endpoint: *const EndpointInfo) -> bool {
+        // SAFETY: a map value.
+        let own = Self::new(unsafe { (*endpoint).ipv4_be });
+        own == *self && own != Self::default()
+    }
+
+    #[inline(always)]
+    fn unknown_identity(&self) -> u32 {
+        // Broadcast and 224.0.0.0/24 are never forwarded: the only other party on a pod's link is the node.
+        let link_local = matches!(self.octets(), [224, 0, 0, _] | [255, 255, 255, 255]);
+        (if link_local { Identity::HOST } else { Identity::WORLD_IPV4 }).as_u32()
+    }
+
+    #[inline(always)]
+    fn is_multicast_or_broadcast(&self) -> bool {
+        self.octets()[0] & 0xf0 == 0xe0 || self.octets() == [255; 4]
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        self.octets()[0] == 127
+    }
+}
+
+impl Family for Ipv6 {
+    type Key = Aligned<ConntrackKey6>;
+
+    #[inline(always)]
+    fn key(packet: &Packet<Self>) -> (Self::Key, bool) {
+        let source_is_a = source_is_a(packet);
+        (key!(ConntrackKey6, packet, source_is_a), source_is_a)
+    }
+
+    #[inline(always)]
+    fn entry(key: &Self::Key) -> Option<*mut ConntrackEntry> {
+        CONNTRACK6.get_ptr_mut(&key.0)
+    }
+
+    #[inline(always)]
+    fn insert(key: &Self::Key, entry: &ConntrackEntry) -> bool {
+        CONNTRACK6.insert(&key.0, entry, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn exact(&self) -> Option<IpcacheEntry> {
+        let address = Aligned(self.octets());
+        // SAFETY: copied at once; the entry is replaced, never changed.
+        unsafe { IPCACHE6.get(&address.0) }.copied()
+    }
+
+    #[inline(always)]
+    fn prefix(&self) -> Option<IpcacheEntry> {
+        CIDR6.get(&Key::new(128, self.octets())).copied()
+    }
+
+    #[inline(always)]
+    fn belongs_to(&self, endpoint: *const EndpointInfo) -> bool {
+        // SAFETY: a map value.
+        let own = Self::new(unsafe { (*endpoint).ipv6_be });
+        own == *self && own != Self::default()
+    }
+
+    #[inline(always)]
+    fn unknown_identity(&self) -> u32 {
+        // Neither link-local addresses nor multicast of that scope leave a pod's link, whose other end is the node.
+        (if self.is_link_local() || self.is_link_multicast() { Identity::HOST } else { Identity::WORLD_IPV6 })
+            .as_u32()
+    }
+
+    #[inline(always)]
+    fn is_multicast_or_broadcast(&self) -> bool {
+        self.octets()[0] == 0xff
+    }
+
+    #[inline(always)]
+    fn is_loopback(&self) -> bool {
+        *self == Self::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
+    }
+}
+
+/// Kinds of IPv6 addresses.
+pub(crate) trait Scope {
+    fn is_unspecified(&self) -> bool;
+    fn is_link_local(&self) -> bool;
+    /// Multicast of interface or link scope.
+    fn is_link_multicast(&self) -> bool;
+    /// Whether it is the link-local address made from this MAC address (EUI-64).
+    fn is_link_local_of(&self, mac: [u8; 6]) -> bool;
+}
+
+impl Scope for Ipv6 {
+    #[inline(always)]
+    fn is_unspecified(&self) -> bool {
+        *self == Self::default()
+    }
+
+    #[inline(always)]
+    fn is_link_local(&self) -> bool {
+        self.octets()[0] == 0xfe && self.octets()[1] & 0xc0 == 0x80
+    }
+
+    #[inline(always)]
+    fn is_link_multicast(&self) -> bool {
+        self.octets()[0] == 0xff && matches!(self.octets()[1] & 0xf, 1 | 2)
+    }
+
+    #[inline(always)]
+    fn is_link_local_of(&self, mac: [u8; 6]) -> bool {
+        let [a, b, c, d, e, f] = mac;
+        *self == Self::new([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+}

@@ -1,0 +1,145 @@
+//! What the pod sends. Nothing leaves here under a name that is not the pod's own.
+
+use aya_ebpf::bindings::__sk_buff;
+use sluice_ebpf_common::EndpointInfo;
+use sluice_ebpf_common::packet::{Bytes, Ipv4, Ipv6, Packet, protocol};
+use sluice_types::{Direction, DropReason};
+
+use crate::family::Family;
+use crate::neighbour::{self, Link};
+use crate::parse::Frame;
+use crate::scene::{Endpoint, PASS, Scene, config, endpoint_of_interface, now};
+use crate::{event, judge, parse};
+
+/// EtherTypes, as `skb->protocol` holds them.
+mod ethertype {
+    pub(super) const IPV4: u32 = 0x0800_u16.to_be() as u32;
+    pub(super) const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+    pub(super) const ARP: u32 = 0x0806_u16.to_be() as u32;
+    pub(super) const VLAN: u32 = 0x8100_u16.to_be() as u32;
+    pub(super) const SERVICE_VLAN: u32 = 0x88a8_u16.to_be() as u32;
+}
+
+#[inline(always)]
+pub(crate) fn handle(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: fields of the context.
+    let (ifindex, ethertype, tagged) = unsafe { ((*skb).ifindex, (*skb).protocol, (*skb).vlan_present != 0) };
+    let own = endpoint_of_interface(ifindex);
+    match ethertype {
+        _ if tagged => refuse(skb, own, DropReason::VlanFiltered),
+        ethertype::IPV4 => ip::<Ipv4>(skb, own),
+        ethertype::IPV6 => ip::<Ipv6>(skb, own),
+        ethertype::ARP => arp(skb, own),
+        ethertype::VLAN | ethertype::SERVICE_VLAN => refuse(skb, own, DropReason::VlanFiltered),
+        _ => refuse(skb, own, DropReason::UnsupportedL2Protocol),
+    }
+}
+
+/// The scene of a packet from the endpoint behind `own`.
+#[inline(always)]
+fn scene<A: Family>(own: Option<*const EndpointInfo>) -> Scene<A> {
+    Scene {
+        packet: Packet::default(),
+        key: A::key(&Packet::default()).0,
+        own: own.map_or(Endpoint::NONE, Endpoint::read),
+        config: config(),
+        now: now(),
+        source_is_a: false,
+        tracked: false,
+        ports_unknown: false,
+        egress: true,
+    }
+}
+
+/// Drops what is no IP packet.
+#[inline(never)]
+fn refuse(skb: *mut __sk_buff, own: Option<*const EndpointInfo>, reason: DropReason) -> i32 {
+    let scene = scene::<Ipv4>(own);
+    let reason = if scene.own.is_ready() { reason } else { DropReason::EndpointNotReady };
+    event::drop(skb, &scene, reason, 0)
+}
+
+#[inline(always)]
+fn source_mac(skb: *mut __sk_buff) -> Option<[u8; 6]> {
+    Frame::new(skb).load(6)
+}
+
+#[inline(always)]
+fn arp(skb: *mut __sk_buff, own: Option<*const EndpointInfo>) -> i32 {
+    let Some(info) = own else { return refuse(skb, own, DropReason::EndpointNotReady) };
+    let endpoint = Endpoint::read(info);
+    if !endpoint.is_ready() {
+        return refuse(skb, own, DropReason::EndpointNotReady);
+    }
+    // SAFETY: a map value.
+    if source_mac(skb) != Some(unsafe { (*info).mac }) {
+        return refuse(skb, own, DropReason::InvalidSourceMac);
+    }
+    match neighbour::arp(skb, info) {
+        Some(reason) => refuse(skb, own, reason),
+        None => {
+            event::count(skb, endpoint.id, 0, Direction::Egress as u8);
+            PASS
+        }
+    }
+}
+
+#[inline(always)]
+fn ip<A: Family + Source>(skb: *mut __sk_buff, own: Option<*const EndpointInfo>) -> i32 {
+    let mut scene = scene::<A>(own);
+    // Read first, so that a refusal can say what it was about.
+    let read = parse::ip(skb, &mut scene.packet);
+    let Some(own) = own else { return event::drop(skb, &scene, DropReason::EndpointNotReady, 0) };
+    if !scene.own.is_ready() {
+        return event::drop(skb, &scene, DropReason::EndpointNotReady, 0);
+    }
+    // SAFETY: a map value.
+    if source_mac(skb) != Some(unsafe { (*own).mac }) {
+        return event::drop(skb, &scene, DropReason::InvalidSourceMac, 0);
+    }
+    if let Err(error) = read {
+        return event::drop(skb, &scene, error.reason(), 0);
+    }
+    match A::link(skb, &scene, own) {
+        Link::Ordinary => {}
+        Link::Pass => {
+            event::count(skb, scene.own.id, 0, Direction::Egress as u8);
+            return PASS;
+        }
+        refused => {
+            let reason = refused.reason().unwrap_or(DropReason::ForbiddenIcmpv6Message);
+            return event::drop(skb, &scene, reason, 0);
+        }
+    }
+    if judge::is_dhcp_server(&scene) {
+        // Nobody asked this pod to hand out addresses.
+        return event::drop(skb, &scene, DropReason::UnknownSender, 0);
+    }
+    if scene.packet.destination.is_loopback() {
+        // On the wire it could only mean the node's own loopback.
+        return event::drop(skb, &scene, DropReason::InvalidPacketDropped, 0);
+    }
+    judge::handle(skb, &mut scene)
+}
+
+/// Whether a packet's source may be.
+trait Source: Family {
+    fn link(skb: *mut __sk_buff, scene: &Scene<Self>, own: *const EndpointInfo) -> Link;
+}
+
+impl Source for Ipv4 {
+    #[inline(always)]
+    fn link(_: *mut __sk_buff, scene: &Scene<Self>, own: *const EndpointInfo) -> Link {
+        if scene.packet.source.belongs_to(own) { Link::Ordinary } else { Link::Spoofed }
+    }
+}
+
+impl Source for Ipv6 {
+    #[inline(always)]
+    fn link(skb: *mut __sk_buff, scene: &Scene<Self>, own: *const EndpointInfo) -> Link {
+        if scene.packet.protocol == protocol::ICMPV6 {
+            return neighbour::from_pod(skb, scene, own);
+        }
+        if scene.packet.source.belongs_to(own) { Link::Ordinary } else { Link::Spoofed }
+    }
+}
