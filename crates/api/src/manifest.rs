@@ -1,0 +1,168 @@
+//! Text with any number of objects, as people keep them in files.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::{
+    cilium::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy},
+    decode::{Nulls, decode},
+    document::{self, Chunk, Node, Value},
+    network_policy::NetworkPolicy,
+    workload::{Namespace, Pod},
+};
+
+/// One object of a text, or what is wrong with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// The line on which its document begins, from 1.
+    pub line: u32,
+    /// As written; empty if it could not be read.
+    pub api_version: String,
+    /// As written; empty if it could not be read.
+    pub kind: String,
+    /// As written; objects of the namespace `default` may leave it out.
+    pub namespace: Option<String>,
+    /// As written; empty if it could not be read.
+    pub name: String,
+    /// The object.
+    pub content: Result<Object, DocumentError>,
+}
+
+/// An object of a kind that is read.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Object {
+    /// `cilium.io/v2`.
+    CiliumNetworkPolicy(Box<CiliumNetworkPolicy>),
+    /// `cilium.io/v2`.
+    CiliumClusterwideNetworkPolicy(Box<CiliumClusterwideNetworkPolicy>),
+    /// `networking.k8s.io/v1`.
+    NetworkPolicy(Box<NetworkPolicy>),
+    /// `v1`.
+    Pod(Box<Pod>),
+    /// `v1`.
+    Namespace(Box<Namespace>),
+    /// A kind that means nothing to us; it was not looked at.
+    Ignored,
+}
+
+/// Why a document is no object.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DocumentError {
+    /// From 1, counted from the start of the text.
+    pub line: u32,
+    /// From 1.
+    pub column: u32,
+    /// `spec.ingress[0].toPorts`; empty when the document as a whole is meant.
+    pub path: String,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+impl fmt::Display for DocumentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} column {}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.reason)
+    }
+}
+
+impl std::error::Error for DocumentError {}
+
+/// Reads YAML or JSON with any number of documents; a `List` stands for its items.
+///
+/// Every document is read on its own: what is wrong with one does not touch the others.
+///
+/// ```
+/// let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+/// let manifests = sluice_api::read_manifests(text);
+/// assert_eq!(manifests[0].name, "shop");
+/// assert!(matches!(manifests[0].content, Ok(sluice_api::Object::Namespace(_))));
+/// ```
+#[must_use]
+pub fn read_manifests(text: &str) -> Vec<Manifest> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    document::split(text).into_iter().flat_map(read_document).collect()
+}
+
+fn read_document(chunk: Chunk<'_>) -> Vec<Manifest> {
+    match document::read(chunk) {
+        Ok(root) => read_node(&root),
+        Err(error) => vec![Manifest {
+            line: chunk.line,
+            api_version: String::new(),
+            kind: String::new(),
+            namespace: None,
+            name: String::new(),
+            content: Err(error),
+        }],
+    }
+}
+
+fn read_node(root: &Node) -> Vec<Manifest> {
+    if root.get("kind").and_then(Node::as_str) == Some("List")
+        && let Some(Value::Array(items)) = root.get("items").map(|items| &items.value)
+    {
+        // A list inside a list is no object.
+        return items.iter().map(read_object).collect();
+    }
+    vec![read_object(root)]
+}
+
+fn read_object(root: &Node) -> Manifest {
+    let text = |node: Option<&Node>| node.and_then(Node::as_str).map(str::to_owned);
+    let metadata = root.get("metadata");
+    let field = |key| text(metadata.and_then(|metadata| metadata.get(key)));
+    let api_version = text(root.get("apiVersion")).unwrap_or_default();
+    let kind = text(root.get("kind")).unwrap_or_default();
+    let name = field("name").unwrap_or_default();
+    let content = read_content(root, &api_version, &kind).and_then(|object| {
+        let nameless = name.is_empty() && object != Object::Ignored;
+        if nameless { Err(wrong(root, "metadata.name", "a name is required")) } else { Ok(object) }
+    });
+    Manifest { line: root.at.line, api_version, kind, namespace: field("namespace"), name, content }
+}
+
+fn read_content(root: &Node, api_version: &str, kind: &str) -> Result<Object, DocumentError> {
+    if !matches!(root.value, Value::Object(_)) {
+        return Err(wrong(root, "", "the document is no object"));
+    }
+    if kind.is_empty() {
+        return Err(wrong(root, "kind", "the kind is required"));
+    }
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let known = match (group, kind) {
+        ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy") => "v2",
+        ("networking.k8s.io", "NetworkPolicy") | ("", "Pod" | "Namespace") => "v1",
+        _ => return Ok(Object::Ignored),
+    };
+    if version != known {
+        let reason = format!("{kind} of version {version:?} is not known; use {known}");
+        return Err(wrong(root, "apiVersion", &reason));
+    }
+    match kind {
+        "CiliumNetworkPolicy" => read_as(root, Nulls::Refuse).map(Object::CiliumNetworkPolicy),
+        "CiliumClusterwideNetworkPolicy" => {
+            read_as(root, Nulls::Refuse).map(Object::CiliumClusterwideNetworkPolicy)
+        }
+        // The API server takes a null list of this built-in kind for an absent one, which is the wider meaning.
+        "NetworkPolicy" => read_as(root, Nulls::Refuse).map(Object::NetworkPolicy),
+        "Pod" => read_as(root, Nulls::Absent).map(Object::Pod),
+        _ => read_as(root, Nulls::Absent).map(Object::Namespace),
+    }
+}
+
+fn read_as<'de, T: Deserialize<'de>>(root: &'de Node, nulls: Nulls) -> Result<Box<T>, DocumentError> {
+    decode(root, nulls).map(Box::new)
+}
+
+fn wrong(root: &Node, path: &str, reason: &str) -> DocumentError {
+    let at = root.get(path).map_or(root.at, |node| node.at);
+    DocumentError { line: at.line, column: at.column, path: path.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;
