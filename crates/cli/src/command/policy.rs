@@ -1,0 +1,136 @@
+//! `sluice policy`: list, show, apply, delete.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use sluice_client::model::{PolicyApplied, PolicyDocument, PolicyInfo};
+use sluice_client::{Client, ClientError, path};
+
+use crate::args::{Format, PolicyCommand};
+use crate::failure::{Exit, Failure};
+use crate::manifest;
+use crate::output::Output;
+use crate::policy_name::PolicyName;
+use crate::table::Table;
+
+pub(super) fn run(client: &Client, command: &PolicyCommand, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        PolicyCommand::Get { policy: None, out } => {
+            let mut policies: Vec<PolicyInfo> = client.fetch(path::POLICIES)?;
+            policies.sort_by(|a, b| (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name)));
+            output.print(out.format, &policies, |output| list(&policies, output))
+        }
+        PolicyCommand::Get { policy: Some(name), out } => show(client, name, out.format, output),
+        PolicyCommand::Apply { files } => apply(client, files, output),
+        PolicyCommand::Delete { policies, files } => delete(client, policies, files, output),
+    }
+}
+
+fn list(policies: &[PolicyInfo], output: &Output) -> Table {
+    let mut table = Table::new(&["POLICY", "RULES", "ENDPOINTS", "ORIGIN", "STATUS"]);
+    for policy in policies {
+        let status = match &policy.error {
+            None => output.good("in force"),
+            Some(error) => format!("{}: {error}", output.bad("last good version in force")),
+        };
+        table.row([
+            shown_name(policy),
+            policy.rules.to_string(),
+            policy.endpoints.len().to_string(),
+            policy.origin.clone(),
+            status,
+        ]);
+    }
+    table
+}
+
+fn shown_name(policy: &PolicyInfo) -> String {
+    PolicyName::new(&policy.kind, &policy.namespace, &policy.name).map_or_else(
+        |_| format!("{}/{}/{}", policy.kind, policy.namespace, policy.name),
+        |name| name.to_string(),
+    )
+}
+
+fn show(client: &Client, name: &PolicyName, format: Format, output: &mut Output) -> Result<(), Failure> {
+    let policies: Vec<PolicyInfo> = client.fetch(path::POLICIES)?;
+    let found = policies.into_iter().find(|policy| {
+        policy.kind == name.kind && policy.namespace == name.namespace && policy.name == name.name
+    });
+    let Some(policy) = found else {
+        return Err(Failure::not_found(format!("there is no policy {name}"))
+            .hint("`sluice policy get` shows those that exist."));
+    };
+    if format != Format::Table {
+        return output.print_value(format, &policy);
+    }
+    let endpoints: Vec<String> = policy.endpoints.iter().map(ToString::to_string).collect();
+    let selects = if endpoints.is_empty() {
+        "no endpoint".to_owned()
+    } else {
+        format!("endpoint {}", endpoints.join(", "))
+    };
+    writeln!(output, "# {name}, from {}, selects {selects}", policy.origin)?;
+    if let Some(error) = &policy.error {
+        writeln!(output, "# its newest version was refused: {error}")?;
+    }
+    output.print_value(Format::Yaml, &policy.object)
+}
+
+fn apply(client: &Client, files: &[PathBuf], output: &mut Output) -> Result<(), Failure> {
+    let mut refused = None;
+    for manifest in manifest::read_all(files)? {
+        let document = PolicyDocument { text: manifest.text, name: manifest.name };
+        let applied: Result<PolicyApplied, ClientError> = client.send("POST", path::POLICY_APPLY, &document);
+        match applied {
+            Ok(applied) => {
+                for result in applied.results {
+                    writeln!(output, "{result}")?;
+                }
+            }
+            // One bad file does not hold up the others, and the exit code remembers it.
+            Err(ClientError::Api(answer)) => {
+                let bad = output.bad("refused");
+                output.flush()?;
+                let message = if answer.message.contains(&document.name) {
+                    String::new()
+                } else {
+                    format!("{}: ", document.name)
+                };
+                writeln!(output, "{bad} {message}{}", answer.message)?;
+                let failure = Failure::from(ClientError::Api(answer));
+                refused.get_or_insert(failure.exit);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    refused.map_or(Ok(()), |exit| {
+        Err(Failure::new(exit, "not everything was applied").hint("What was in force before still is."))
+    })
+}
+
+fn delete(
+    client: &Client,
+    policies: &[PolicyName],
+    files: &[PathBuf],
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut names = policies.to_vec();
+    for manifest in manifest::read_all(files)? {
+        names.extend(manifest.policy_names()?);
+    }
+    let mut missing = Vec::new();
+    for name in names {
+        let namespace = if name.namespace.is_empty() { "-" } else { &name.namespace };
+        match client.delete(&path::fill(path::POLICY, &[name.kind, namespace, &name.name])) {
+            Ok(()) => writeln!(output, "{name} deleted")?,
+            Err(ClientError::Api(answer)) if answer.code == "not-found" => missing.push(name.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    output.flush()?;
+    Err(Failure::new(Exit::NotFound, format!("there is no policy {}", missing.join(", ")))
+        .hint("`sluice policy get` shows those that exist."))
+}
