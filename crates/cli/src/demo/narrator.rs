@@ -15,7 +15,7 @@ use crate::table::visible_width;
 use crate::traffic::{Outcome, milliseconds};
 
 /// Width of "who → whom".
-const ROUTE_WIDTH: usize = 44;
+const ROUTE_WIDTH: usize = 46;
 
 /// Prints the story and counts what went wrong.
 pub(super) struct Narrator<'a> {

@@ -46,9 +46,9 @@ const OTHER: Who = Who::Pod("shop/other");
 const GATEWAY: Who = Who::Pod("payments/gateway");
 const BACKEND_POD: Target = Target::Pod("shop/backend");
 const LEDGER: Target = Target::Pod("payments/ledger");
-const METADATA: Target = Target::World("metadata (169.254.169.254)", &["169.254.169.254"]);
-const METADATA_6: Target = Target::World("metadata (fd00:ec2::254)", &["fd00:ec2::254"]);
-const INTERNET: Target = Target::World("the outside", &["198.51.100.1", "2001:db8:51::1"]);
+const METADATA: Target = Target::World("169.254.169.254", &["169.254.169.254"]);
+const METADATA_6: Target = Target::World("fd00:ec2::254", &["fd00:ec2::254"]);
+const INTERNET: Target = Target::World("198.51.100.1", &["198.51.100.1", "2001:db8:51::1"]);
 
 const fn answer(who: Who, target: Target, port: u16) -> Attempt {
     Attempt { who, target, port, want: Want::Answer { by: None } }

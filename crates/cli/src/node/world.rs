@@ -65,7 +65,12 @@ fn explain(error: sluice_netlink::NetnsError) -> Failure {
 
 fn forward() -> Result<(), sysctl::SysctlError> {
     sysctl::write(&["net", "ipv4", "ip_forward"], "1")?;
-    match sysctl::write(&["net", "ipv6", "conf", "all", "forwarding"], "1") {
+    if_ipv6(sysctl::write(&["net", "ipv6", "conf", "all", "forwarding"], "1"))
+}
+
+/// A kernel without IPv6 has no such settings.
+fn if_ipv6(result: Result<(), sysctl::SysctlError>) -> Result<(), sysctl::SysctlError> {
+    match result {
         Err(error) if error.is_not_found() => Ok(()),
         result => result,
     }
@@ -80,7 +85,8 @@ fn wire(node: &Netns, world: &Netns, pools: &[IpNet]) -> Result<(), Box<dyn std:
     let spec =
         VethSpec { name: UPLINK, peer_name: UPLINK, peer_netns: Some(world.as_fd()), ..VethSpec::default() };
     ours.create_veth(&spec)?;
-    let (near, far) = (ours.link(UPLINK)?.index, theirs.link(UPLINK)?.index);
+    let (our_end, their_end) = (ours.link(UPLINK)?, theirs.link(UPLINK)?);
+    let (near, far) = (our_end.index, their_end.index);
     let loopback = theirs.link("lo")?.index;
     for address in NODE_ADDRESSES {
         ours.add_address(near, address.parse()?)?;
@@ -93,6 +99,14 @@ fn wire(node: &Netns, world: &Netns, pools: &[IpNet]) -> Result<(), Box<dyn std:
     }
     ours.set_up(near)?;
     theirs.set_up(far)?;
+    // Both ends know each other from the start: the first question for an IPv6 neighbour is lost on a device that has
+    // just been switched on, and a second later is too late for a first impression.
+    for (address, other) in NODE_ADDRESSES.into_iter().zip(WORLD_ADDRESSES) {
+        if let (Some(our_mac), Some(their_mac)) = (our_end.mac, their_end.mac) {
+            ours.set_neighbour(near, other.parse::<IpNet>()?.addr(), their_mac)?;
+            theirs.set_neighbour(far, address.parse::<IpNet>()?.addr(), our_mac)?;
+        }
+    }
     for (everything, gateway) in [("0.0.0.0/0", WORLD_ADDRESSES[0]), ("::/0", WORLD_ADDRESSES[1])] {
         ours.replace_route(&route(everything.parse()?, gateway, near)?)?;
     }
