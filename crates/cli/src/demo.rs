@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::args::DemoArgs;
 use crate::failure::Failure;
 use crate::node::signal::Interrupt;
-use crate::node::up::remove_stale;
+use crate::node::up::{remove_stale, require_root};
 use crate::output::Output;
 
 use narrator::Narrator;
@@ -25,6 +25,7 @@ const READING: Duration = Duration::from_millis(1500);
 
 /// Tells the story.
 pub(crate) fn run(arguments: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
+    require_root()?;
     let interrupt = Interrupt::install()?;
     remove_stale();
     let pause = if arguments.fast || !std::io::stdout().is_terminal() { Duration::ZERO } else { READING };

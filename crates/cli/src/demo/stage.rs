@@ -18,7 +18,7 @@ use crate::node::layout::Layout;
 use crate::node::pod::{self, PodSpec};
 use crate::node::record::{NodeRecord, PodRecord};
 use crate::node::signal::Interrupt;
-use crate::node::up::Node;
+use crate::node::up::{Claim, Node};
 use crate::policy_name::PolicyName;
 use crate::traffic::{self, Outcome};
 
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Stage {
 impl Stage {
     /// Starts the node and makes the pods.
     pub(super) fn build(narrator: &mut Narrator<'_>, interrupt: &Interrupt) -> Result<Self, Failure> {
-        let layout = free_layout()?;
+        let (layout, claim) = free_name()?;
         let manifests = prepare_manifests(&layout)?;
         let arguments = UpArgs {
             manifests,
@@ -72,7 +72,7 @@ impl Stage {
             agent_flags: Vec::new(),
         };
         let start = narrator.clock();
-        let node = Node::start(&arguments, Some(&layout.agent_log()), interrupt)?;
+        let node = Node::start(claim, &arguments, Some(&layout.agent_log()), interrupt)?;
         narrator.node_is_up(layout.name(), start)?;
         let mut stage = Self { node, pods: Vec::new(), flows: Flows::default() };
         stage.make_pods(narrator, interrupt)?;
@@ -291,12 +291,12 @@ impl Stage {
 }
 
 /// `demo`, or the first of `demo-2`, `demo-3` … that nobody runs.
-fn free_layout() -> Result<Layout, Failure> {
-    let taken: Vec<String> = Layout::all().iter().map(|layout| layout.name().to_owned()).collect();
+fn free_name() -> Result<(Layout, Claim), Failure> {
     let names = std::iter::once("demo".to_owned()).chain((2..100).map(|nth| format!("demo-{nth}")));
     for name in names {
-        if !taken.contains(&name) {
-            return Layout::of(&name);
+        let layout = Layout::of(&name)?;
+        if let Some(claim) = Claim::take(&layout)? {
+            return Ok((layout, claim));
         }
     }
     Err(Failure::error("too many demos run here").hint("Ctrl-C ends those that were started with --keep."))

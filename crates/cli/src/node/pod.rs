@@ -159,7 +159,9 @@ pub(crate) fn remove(layout: &Layout, node: &NodeRecord, pod: &PodName) -> Resul
 /// Removes what is there of a pod whose node goes away. Goes on past failures.
 pub(super) fn dismantle(layout: &Layout, node: &NodeRecord, record: &PodRecord) {
     end_processes(record);
+    // The namespaces of a killed `up --host` cannot be told from others any more; `sluice-agent cleanup` does it then.
     if node.host
+        && node.owner.is_alive()
         && let Ok(machine) = Netns::open(&node.netns)
     {
         let pod = record.pod();

@@ -32,11 +32,16 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// `sluice up`: a node until Ctrl-C, or until its agent ends.
 pub(crate) fn run(arguments: &UpArgs, output: &mut Output) -> Result<(), Failure> {
+    require_root()?;
     let interrupt = Interrupt::install()?;
     for name in remove_stale() {
         writeln!(output, "Removed the rest of the node {name}, whose `sluice up` was killed.")?;
     }
-    let mut node = Node::start(arguments, None, &interrupt)?;
+    let claim = Claim::take(&Layout::of(&arguments.name)?)?.ok_or_else(|| {
+        Failure::error(format!("the node {} runs already", arguments.name))
+            .hint("Give this one another name: --name NAME.")
+    })?;
+    let mut node = Node::start(claim, arguments, None, &interrupt)?;
     greet(&node, arguments, output)?;
     output.flush()?;
     while !interrupt.is_asked() {
@@ -52,6 +57,14 @@ pub(crate) fn run(arguments: &UpArgs, output: &mut Output) -> Result<(), Failure
     drop(node);
     writeln!(output, "The node {} was removed.", arguments.name)?;
     Ok(())
+}
+
+/// Namespaces, mounts and kernel programs need root.
+pub(crate) fn require_root() -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::error("a node needs network namespaces and kernel programs").hint("Run this as root."))
 }
 
 fn greet(node: &Node, arguments: &UpArgs, output: &mut Output) -> Result<(), Failure> {
@@ -81,29 +94,30 @@ pub(crate) struct Node {
     pub(crate) netns: Netns,
     record: NodeRecord,
     agent: Option<Child>,
-    lock: Option<File>,
+    /// Given back last, when everything is gone.
+    _claim: Claim,
 }
 
 impl Node {
     /// Makes the node and waits until its agent serves. The agent's log goes to `log`, or to our standard error.
     pub(crate) fn start(
+        claim: Claim,
         arguments: &UpArgs,
         log: Option<&Path>,
         interrupt: &Interrupt,
     ) -> Result<Self, Failure> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Failure::error("a node needs network namespaces and kernel programs")
-                .hint("Run this as root."));
-        }
         let layout = Layout::of(&arguments.name)?;
         let pools = [parse_pool("--pool4", &arguments.pool4)?, parse_pool("--pool6", &arguments.pool6)?];
         let manifests = arguments.manifests.canonicalize().map_err(|error| {
             Failure::not_found(format!("there is no directory {}: {error}", arguments.manifests.display()))
                 .hint("It may be empty: `mkdir` makes it.")
         })?;
-        let lock = lock(&layout)?;
         let owner = ProcessId::current().ok_or_else(|| Failure::error("/proc is not mounted"))?;
-        let netns = if arguments.host { PathBuf::from("/proc/self/ns/net") } else { layout.netns() };
+        let netns = if arguments.host {
+            PathBuf::from(format!("/proc/{}/ns/net", owner.pid))
+        } else {
+            layout.netns()
+        };
         let flags = agent_flags(&layout, &manifests, arguments);
         let record =
             NodeRecord { owner, manifests, host: arguments.host, netns, agent: None, agent_flags: flags };
@@ -111,7 +125,7 @@ impl Node {
         record.store(&layout)?;
         let netns = make_netns(&layout, arguments.host, &pools);
         let netns = netns.inspect_err(|_| dismantle(&layout, &record))?;
-        let mut node = Self { layout, netns, record, agent: None, lock: Some(lock) };
+        let mut node = Self { layout, netns, record, agent: None, _claim: claim };
         node.start_agent(log)?;
         node.wait_until_ready(log, interrupt)?;
         Ok(node)
@@ -177,11 +191,6 @@ impl Drop for Node {
             end_child(&mut agent);
         }
         dismantle(&self.layout, &self.record);
-        if let Some(lock) = self.lock.take() {
-            // Still locked while it is unlinked: who waits for it sees that it is another file by now.
-            let _gone = std::fs::remove_file(self.layout.lock_file());
-            drop(lock);
-        }
     }
 }
 
@@ -240,24 +249,39 @@ fn make_netns(layout: &Layout, host: bool, pools: &[Option<IpNet>]) -> Result<Ne
     world::make(layout, &pools)
 }
 
-/// Takes the node's lock, so that no two processes run a node of one name.
-fn lock(layout: &Layout) -> Result<File, Failure> {
-    let path = layout.lock_file();
-    let doing = || format!("locking {}", path.display());
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(io(doing()))?;
+/// The right to run the node of one name; nobody else has it at the same time.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Claim {
+    /// Takes the right, or answers none if somebody has it.
+    pub(crate) fn take(layout: &Layout) -> Result<Option<Self>, Failure> {
+        let path = layout.lock_file();
+        let doing = || format!("locking {}", path.display());
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(io(doing()))?;
+        }
+        loop {
+            let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(doing()))?;
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                return Ok(None);
+            }
+            // The former owner unlinks the file while it holds the lock: only the file that is there counts.
+            let ours = file.metadata().map_err(io(doing()))?.ino();
+            if std::fs::metadata(&path).is_ok_and(|there| there.ino() == ours) {
+                return Ok(Some(Self { path, _lock: file }));
+            }
+        }
     }
-    loop {
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io(doing()))?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Failure::error(format!("the node {} runs already", layout.name()))
-                .hint("Give this one another name: --name NAME."));
-        }
-        // The former owner unlinks the file while it holds the lock: only the file that is there counts.
-        let ours = file.metadata().map_err(io(doing()))?.ino();
-        if std::fs::metadata(&path).is_ok_and(|there| there.ino() == ours) {
-            return Ok(file);
-        }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Still locked while it is unlinked: who waits for it sees that it is another file by now.
+        let _gone = std::fs::remove_file(&self.path);
     }
 }
 
@@ -265,17 +289,16 @@ fn lock(layout: &Layout) -> Result<File, Failure> {
 pub(crate) fn remove_stale() -> Vec<String> {
     let mut removed = Vec::new();
     for layout in Layout::all() {
+        let Ok(Some(_claim)) = Claim::take(&layout) else { continue };
         let Ok(record) = NodeRecord::load(&layout) else { continue };
-        let Ok(lock) = lock(&layout) else { continue };
-        if !record.owner.is_alive() {
-            if let Some(agent) = record.agent {
-                agent.end(END_WITHIN);
-            }
-            dismantle(&layout, &record);
-            let _gone = std::fs::remove_file(layout.lock_file());
-            removed.push(layout.name().to_owned());
+        if record.owner.is_alive() {
+            continue;
         }
-        drop(lock);
+        if let Some(agent) = record.agent {
+            agent.end(END_WITHIN);
+        }
+        dismantle(&layout, &record);
+        removed.push(layout.name().to_owned());
     }
     removed
 }
