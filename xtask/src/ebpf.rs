@@ -117,10 +117,8 @@ fn cache_dir() -> Option<PathBuf> {
 }
 
 fn compile(root: &Path, target_dir: &Path, toolchain: &Toolchain, path: &OsString) -> Result<()> {
-    // Misaligned access: the kernel's verifier allows it where the processor does, and packet fields need it.
     let rustflags = format!(
-        "--cfg bpf_target_arch=\"{}\" -C linker=bpf-linker -C link-arg=--btf -C debuginfo=2 \
-         -C link-arg=--cpu-features=+allows-misaligned-mem-access",
+        "--cfg bpf_target_arch=\"{}\" -C linker=bpf-linker -C link-arg=--btf -C debuginfo=2",
         std::env::consts::ARCH
     );
     let mut command = Command::new(&toolchain.cargo);

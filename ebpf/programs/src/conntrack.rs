@@ -8,7 +8,6 @@ use sluice_ebpf_common::packet::{Packet, protocol, tcp_flag};
 use sluice_ebpf_common::{ConntrackEntry, ConntrackFlags, EndpointInfo};
 
 use crate::family::Family;
-use crate::parse;
 use crate::scene::{Endpoint, Scene, endpoint, length};
 
 /// Lifetimes in units of 2^30 ns.
@@ -159,7 +158,7 @@ fn lifetime<A>(packet: &Packet<A>, flags: ConntrackFlags) -> u32 {
 #[inline(never)]
 pub(crate) fn quote<A: Family>(skb: *mut __sk_buff, scene: &mut Scene<A>) -> bool {
     let mut quoted = Packet::<A>::default();
-    if parse::quoted(skb, scene.packet.transport as u32, &mut quoted).is_err() {
+    if A::parse_quoted(skb, scene.packet.transport as u32, &mut quoted) != 0 {
         return false;
     }
     let trackable = quoted.has_ports() || quoted.is_echo_request() || quoted.is_echo_reply();

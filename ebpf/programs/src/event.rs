@@ -1,11 +1,13 @@
 //! Reports and counters: every drop is counted, and told as often as the rate limit lets it.
 
+use core::ptr::addr_of_mut;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use sluice_ebpf_common::{CounterKey, Counters, Event, EventAction, EventKind, EventLimit};
+use sluice_ebpf_common::{CounterKey, Counters, EventAction, EventKind, EventLimit};
 use sluice_types::{Direction, DropReason};
 
-use crate::family::Family;
+use crate::family::{Aligned, Family};
 use crate::maps::{COUNTER, EVENTS, LIMIT};
 use crate::scene::{DROP, Scene, length};
 
@@ -24,16 +26,18 @@ pub(crate) struct Report {
     pub(crate) rule: u32,
     pub(crate) revision: u32,
     pub(crate) is_reply: u8,
+    pub(crate) reserved: [u8; 3],
 }
 
 /// Drops a packet at the endpoint whose hook it is at, for a reason that is not policy.
 #[inline(always)]
 pub(crate) fn drop<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: DropReason, peer: u32) -> i32 {
-    dropped(skb, scene, reason.number() as u32, peer)
+    drop_for(skb, scene, reason.number() as u32, peer)
 }
 
+/// The same for a reason's number.
 #[inline(never)]
-fn dropped<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: u32, peer_identity: u32) -> i32 {
+pub(crate) fn drop_for<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: u32, peer_identity: u32) -> i32 {
     let (source_identity, destination_identity) =
         if scene.egress { (scene.own.identity, peer_identity) } else { (peer_identity, scene.own.identity) };
     let report = Report {
@@ -48,6 +52,7 @@ fn dropped<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: u32, peer_i
         rule: 0,
         revision: scene.own.revision,
         is_reply: 0,
+        reserved: [0; 3],
     };
     refuse(skb, scene, &report)
 }
@@ -56,7 +61,7 @@ fn dropped<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: u32, peer_i
 #[inline(always)]
 pub(crate) fn refuse<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &Report) -> i32 {
     count(skb, report.endpoint, report.reason, report.direction);
-    tell(skb, scene, report);
+    A::tell(skb, scene, report);
     DROP
 }
 
@@ -78,8 +83,8 @@ pub(crate) fn count(skb: *mut __sk_buff, endpoint: u16, reason: u8, direction: u
 }
 
 /// Writes an event if the limit of its reason allows.
-#[inline(never)]
-pub(crate) fn tell<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &Report) {
+#[inline(always)]
+pub(crate) fn write<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &Report) {
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
     let Some(limit) = LIMIT.get_ptr_mut(report.reason as u32) else { return };
@@ -94,33 +99,37 @@ pub(crate) fn tell<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &Re
         return;
     };
     let packet = &scene.packet;
-    slot.write(Event {
-        time_ns: now_ns,
-        kind: report.kind,
-        reason: report.reason,
-        action: report.action,
-        direction: report.direction,
-        protocol: packet.protocol,
-        tcp_flags_or_icmp_type: packet.tcp_flags_or_icmp_type,
+    // Field by field: a whole event does not fit on the stack beside everything else.
+    let event = slot.as_mut_ptr();
+    // SAFETY: reserved memory of an event's size; every field is written. `ifindex` is a field of the context.
+    unsafe {
+        addr_of_mut!((*event).time_ns).write(now_ns);
+        addr_of_mut!((*event).kind).write(report.kind);
+        addr_of_mut!((*event).reason).write(report.reason);
+        addr_of_mut!((*event).action).write(report.action);
+        addr_of_mut!((*event).direction).write(report.direction);
+        addr_of_mut!((*event).protocol).write(packet.protocol);
+        addr_of_mut!((*event).tcp_flags_or_icmp_type).write(packet.tcp_flags_or_icmp_type);
         // A frame whose IP header could not be read has no protocol, addresses or end.
-        family: if packet.end == 0 { 0 } else { A::FAMILY },
-        is_reply: report.is_reply,
-        endpoint: report.endpoint,
-        peer_endpoint: report.peer_endpoint,
-        source_identity: report.source_identity,
-        destination_identity: report.destination_identity,
-        rule: report.rule,
-        revision: report.revision,
-        length: length(skb),
-        // SAFETY: a field of the context.
-        ifindex: unsafe { (*skb).ifindex },
-        lost: limit.lost,
-        source_be: packet.source.to_bytes(),
-        destination_be: packet.destination.to_bytes(),
-        source_port_be: packet.source_port.to_be_bytes(),
-        destination_port_be: packet.destination_port.to_be_bytes(),
-        reserved: [0; 4],
-    });
+        addr_of_mut!((*event).family).write(if packet.end == 0 { 0 } else { A::FAMILY });
+        addr_of_mut!((*event).is_reply).write(report.is_reply);
+        addr_of_mut!((*event).endpoint).write(report.endpoint);
+        addr_of_mut!((*event).peer_endpoint).write(report.peer_endpoint);
+        addr_of_mut!((*event).source_identity).write(report.source_identity);
+        addr_of_mut!((*event).destination_identity).write(report.destination_identity);
+        addr_of_mut!((*event).rule).write(report.rule);
+        addr_of_mut!((*event).revision).write(report.revision);
+        addr_of_mut!((*event).length).write(length(skb));
+        addr_of_mut!((*event).ifindex).write((*skb).ifindex);
+        addr_of_mut!((*event).lost).write(limit.lost);
+        addr_of_mut!((*event).source_be).cast::<Aligned<[u8; 16]>>().write(Aligned(packet.source.to_bytes()));
+        addr_of_mut!((*event).destination_be)
+            .cast::<Aligned<[u8; 16]>>()
+            .write(Aligned(packet.destination.to_bytes()));
+        addr_of_mut!((*event).source_port_be).write(packet.source_port.to_be_bytes());
+        addr_of_mut!((*event).destination_port_be).write(packet.destination_port.to_be_bytes());
+        addr_of_mut!((*event).reserved).write([0; 4]);
+    }
     slot.submit(0);
     limit.lost = 0;
     limit.sent_total += 1;

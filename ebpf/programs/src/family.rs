@@ -6,6 +6,8 @@ use sluice_ebpf_common::{
 };
 use sluice_types::Identity;
 
+use crate::once::Once;
+use crate::scene::{Scene, Scratch};
 use crate::maps::{CIDR4, CIDR6, CONNTRACK4, CONNTRACK6, IPCACHE4, IPCACHE6};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 
@@ -14,8 +16,11 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 #[repr(C, align(8))]
 pub(crate) struct Aligned<T>(pub(crate) T);
 
-pub(crate) trait Family: Address + 'static {
+pub(crate) trait Family: Address + Once + 'static {
     type Key: Copy;
+
+    /// The family's scene.
+    fn scene(scratch: &mut Scratch) -> &mut Scene<Self>;
 
     /// The canonical tuple of a packet, and whether its source is side A. The packet is TCP, UDP, SCTP or echo.
     fn key(packet: &Packet<Self>) -> (Self::Key, bool);
@@ -75,6 +80,11 @@ impl Family for Ipv4 {
     type Key = Aligned<ConntrackKey4>;
 
     #[inline(always)]
+    fn scene(scratch: &mut Scratch) -> &mut Scene<Self> {
+        scratch.ipv4()
+    }
+
+    #[inline(always)]
     fn key(packet: &Packet<Self>) -> (Self::Key, bool) {
         let source_is_a = source_is_a(packet);
         (key!(ConntrackKey4, packet, source_is_a), source_is_a)
@@ -129,6 +139,11 @@ impl Family for Ipv4 {
 
 impl Family for Ipv6 {
     type Key = Aligned<ConntrackKey6>;
+
+    #[inline(always)]
+    fn scene(scratch: &mut Scratch) -> &mut Scene<Self> {
+        scratch.ipv6()
+    }
 
     #[inline(always)]
     fn key(packet: &Packet<Self>) -> (Self::Key, bool) {

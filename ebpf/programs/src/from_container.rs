@@ -2,14 +2,14 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use sluice_ebpf_common::EndpointInfo;
-use sluice_ebpf_common::packet::{Bytes, Ipv4, Ipv6, Packet, protocol};
+use sluice_ebpf_common::packet::{Bytes, Ipv4, Ipv6, protocol};
 use sluice_types::{Direction, DropReason};
 
 use crate::family::Family;
 use crate::neighbour::{self, Link};
 use crate::parse::Frame;
-use crate::scene::{Endpoint, PASS, Scene, config, endpoint_of_interface, now};
-use crate::{event, judge, parse};
+use crate::scene::{DROP, Endpoint, PASS, Scene, endpoint_of_interface};
+use crate::{event, judge, once, parse};
 
 /// EtherTypes, as `skb->protocol` holds them.
 mod ethertype {
@@ -26,37 +26,13 @@ pub(crate) fn handle(skb: *mut __sk_buff) -> i32 {
     let (ifindex, ethertype, tagged) = unsafe { ((*skb).ifindex, (*skb).protocol, (*skb).vlan_present != 0) };
     let own = endpoint_of_interface(ifindex);
     match ethertype {
-        _ if tagged => refuse(skb, own, DropReason::VlanFiltered),
+        _ if tagged => once::refuse(skb, DropReason::VlanFiltered, true),
         ethertype::IPV4 => ip::<Ipv4>(skb, own),
         ethertype::IPV6 => ip::<Ipv6>(skb, own),
         ethertype::ARP => arp(skb, own),
-        ethertype::VLAN | ethertype::SERVICE_VLAN => refuse(skb, own, DropReason::VlanFiltered),
-        _ => refuse(skb, own, DropReason::UnsupportedL2Protocol),
+        ethertype::VLAN | ethertype::SERVICE_VLAN => once::refuse(skb, DropReason::VlanFiltered, true),
+        _ => once::refuse(skb, DropReason::UnsupportedL2Protocol, true),
     }
-}
-
-/// The scene of a packet from the endpoint behind `own`.
-#[inline(always)]
-fn scene<A: Family>(own: Option<*const EndpointInfo>) -> Scene<A> {
-    Scene {
-        packet: Packet::default(),
-        key: A::key(&Packet::default()).0,
-        own: own.map_or(Endpoint::NONE, Endpoint::read),
-        config: config(),
-        now: now(),
-        source_is_a: false,
-        tracked: false,
-        ports_unknown: false,
-        egress: true,
-    }
-}
-
-/// Drops what is no IP packet.
-#[inline(never)]
-fn refuse(skb: *mut __sk_buff, own: Option<*const EndpointInfo>, reason: DropReason) -> i32 {
-    let scene = scene::<Ipv4>(own);
-    let reason = if scene.own.is_ready() { reason } else { DropReason::EndpointNotReady };
-    event::drop(skb, &scene, reason, 0)
 }
 
 #[inline(always)]
@@ -66,17 +42,17 @@ fn source_mac(skb: *mut __sk_buff) -> Option<[u8; 6]> {
 
 #[inline(always)]
 fn arp(skb: *mut __sk_buff, own: Option<*const EndpointInfo>) -> i32 {
-    let Some(info) = own else { return refuse(skb, own, DropReason::EndpointNotReady) };
+    let Some(info) = own else { return once::refuse(skb, DropReason::EndpointNotReady, true) };
     let endpoint = Endpoint::read(info);
     if !endpoint.is_ready() {
-        return refuse(skb, own, DropReason::EndpointNotReady);
+        return once::refuse(skb, DropReason::EndpointNotReady, true);
     }
     // SAFETY: a map value.
     if source_mac(skb) != Some(unsafe { (*info).mac }) {
-        return refuse(skb, own, DropReason::InvalidSourceMac);
+        return once::refuse(skb, DropReason::InvalidSourceMac, true);
     }
     match neighbour::arp(skb, info) {
-        Some(reason) => refuse(skb, own, reason),
+        Some(reason) => once::refuse(skb, reason, true),
         None => {
             event::count(skb, endpoint.id, 0, Direction::Egress as u8);
             PASS
@@ -86,21 +62,21 @@ fn arp(skb: *mut __sk_buff, own: Option<*const EndpointInfo>) -> i32 {
 
 #[inline(always)]
 fn ip<A: Family + Source>(skb: *mut __sk_buff, own: Option<*const EndpointInfo>) -> i32 {
-    let mut scene = scene::<A>(own);
+    let Some(scene) = Scene::<A>::begin(own, true) else { return DROP };
     // Read first, so that a refusal can say what it was about.
     let read = parse::ip(skb, &mut scene.packet);
-    let Some(own) = own else { return event::drop(skb, &scene, DropReason::EndpointNotReady, 0) };
+    let Some(own) = own else { return event::drop(skb, scene, DropReason::EndpointNotReady, 0) };
     if !scene.own.is_ready() {
-        return event::drop(skb, &scene, DropReason::EndpointNotReady, 0);
+        return event::drop(skb, scene, DropReason::EndpointNotReady, 0);
     }
     // SAFETY: a map value.
     if source_mac(skb) != Some(unsafe { (*own).mac }) {
-        return event::drop(skb, &scene, DropReason::InvalidSourceMac, 0);
+        return event::drop(skb, scene, DropReason::InvalidSourceMac, 0);
     }
-    if let Err(error) = read {
-        return event::drop(skb, &scene, error.reason(), 0);
+    if let Err(reason) = read {
+        return event::drop_for(skb, scene, reason, 0);
     }
-    match A::link(skb, &scene, own) {
+    match A::link(skb, scene, own) {
         Link::Ordinary => {}
         Link::Pass => {
             event::count(skb, scene.own.id, 0, Direction::Egress as u8);
@@ -108,18 +84,18 @@ fn ip<A: Family + Source>(skb: *mut __sk_buff, own: Option<*const EndpointInfo>)
         }
         refused => {
             let reason = refused.reason().unwrap_or(DropReason::ForbiddenIcmpv6Message);
-            return event::drop(skb, &scene, reason, 0);
+            return event::drop(skb, scene, reason, 0);
         }
     }
-    if judge::is_dhcp_server(&scene) {
+    if judge::is_dhcp_server(scene) {
         // Nobody asked this pod to hand out addresses.
-        return event::drop(skb, &scene, DropReason::UnknownSender, 0);
+        return event::drop(skb, scene, DropReason::UnknownSender, 0);
     }
     if scene.packet.destination.is_loopback() {
         // On the wire it could only mean the node's own loopback.
-        return event::drop(skb, &scene, DropReason::InvalidPacketDropped, 0);
+        return event::drop(skb, scene, DropReason::InvalidPacketDropped, 0);
     }
-    judge::handle(skb, &mut scene)
+    judge::handle(skb, scene)
 }
 
 /// Whether a packet's source may be.

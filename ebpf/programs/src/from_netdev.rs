@@ -2,12 +2,12 @@
 //! Everything else is the stack's to route, and the pods' own hooks judge what is for them.
 
 use aya_ebpf::bindings::__sk_buff;
-use sluice_ebpf_common::packet::{Bytes, ETHERNET_LENGTH, Ipv4, Ipv6, Packet};
+use sluice_ebpf_common::packet::{Bytes, ETHERNET_LENGTH, Ipv4, Ipv6};
 use sluice_types::DropReason;
 
 use crate::family::Family;
 use crate::parse::{self, Frame};
-use crate::scene::{Endpoint, PASS, Scene, config};
+use crate::scene::{DROP, PASS, Scene};
 use crate::{event, ipcache};
 
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
@@ -45,18 +45,9 @@ fn judge<A: Family>(skb: *mut __sk_buff, source: A) -> i32 {
     if owner.endpoint == 0 && !owner.is_node_local() {
         return PASS;
     }
-    let mut scene = Scene::<A> {
-        packet: Packet { source, ..Packet::default() },
-        key: A::key(&Packet::default()).0,
-        own: Endpoint::NONE,
-        config: config(),
-        now: 0,
-        source_is_a: false,
-        tracked: false,
-        ports_unknown: false,
-        egress: false,
-    };
+    let Some(scene) = Scene::<A>::begin(None, false) else { return DROP };
+    scene.packet.source = source;
     // Only for the report: what cannot be read is dropped all the same.
     let _ = parse::ip(skb, &mut scene.packet);
-    event::drop(skb, &scene, DropReason::InvalidSourceIp, owner.identity)
+    event::drop(skb, scene, DropReason::InvalidSourceIp, owner.identity)
 }

@@ -16,7 +16,7 @@ use crate::family::Family;
 use crate::ipcache::{self, Peer};
 use crate::maps::QUOTA;
 use crate::policy::{self, Answer, Port, Question};
-use crate::scene::{DROP, Endpoint, PASS, Scene, endpoint};
+use crate::scene::{DROP, Endpoint, PASS, Scene, endpoint, length};
 use crate::{deliver, fragment};
 
 /// Judges the packet and sends it on its way. Its source was checked before, as far as the hook can.
@@ -44,7 +44,7 @@ pub(crate) fn handle<A: Family>(skb: *mut __sk_buff, scene: &mut Scene<A>) -> i3
             Way::Unknown => {}
         }
     }
-    match slow(skb, scene) {
+    match A::judge_slowly(skb, scene) {
         0 => pass(skb, scene, None),
         id if id > 0 => match endpoint(id as u32) {
             Some(peer) => pass(skb, scene, Some(peer)),
@@ -156,27 +156,79 @@ fn is_source_plausible<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> bool
     ipcache::is_plausible_source(&source, info, came_in(skb))
 }
 
-/// The verdicts about one connection.
-#[derive(Clone, Copy)]
+/// What the slow way finds out about a packet.
 #[repr(C)]
-struct Judgement {
+struct Case {
+    peer: Peer,
+    /// The peer, if it is an endpoint of this node; [`Endpoint::NONE`] if not.
+    other: Endpoint,
+    /// Whether the peer's policy is asked here too, and the packet delivered straight to it.
+    direct: bool,
+    /// Whether the endpoint at the hook is the opener of the connection that is judged.
+    own_opened: bool,
+    /// Whether the packet itself goes from the opener to the target.
+    forward: bool,
     egress: Answer,
     ingress: Answer,
-    /// Who is judged as opener and as target; [`Endpoint::NONE`] if not here.
-    opener: Endpoint,
-    target: Endpoint,
 }
 
-impl Judgement {
+impl Case {
+    /// The endpoint to deliver to, 0 for the stack.
+    #[inline(always)]
+    fn way(&self) -> i32 {
+        if self.direct { self.other.id as i32 } else { 0 }
+    }
+
     #[inline(always)]
     fn passes(&self) -> bool {
         self.egress.passes() && self.ingress.passes()
     }
+
+    /// Whether the opener, and whether the target, is asked here.
+    #[inline(always)]
+    fn asked(&self) -> (bool, bool) {
+        if self.own_opened { (true, self.direct) } else { (self.direct, true) }
+    }
+
+    /// Opener and target, [`Endpoint::NONE`] where that is no endpoint of this node.
+    #[inline(always)]
+    fn ends<'a, A: Family>(&'a self, scene: &'a Scene<A>) -> (&'a Endpoint, &'a Endpoint) {
+        if self.own_opened { (&scene.own, &self.other) } else { (&self.other, &scene.own) }
+    }
+
+    /// Identities of opener and target.
+    #[inline(always)]
+    fn identities<A: Family>(&self, scene: &Scene<A>) -> (u32, u32) {
+        if self.own_opened {
+            (scene.own.identity, self.peer.identity)
+        } else {
+            (self.peer.identity, scene.own.identity)
+        }
+    }
+
+    /// The conntrack flags that say what was judged, and how.
+    #[inline(always)]
+    fn flags(&self) -> ConntrackFlags {
+        let (opener, target) = self.asked();
+        let audited = self.egress.is_audited() || self.ingress.is_audited();
+        let mut flags = ConntrackFlags(0);
+        for (holds, flag) in [
+            (opener, ConntrackFlags::EGRESS_JUDGED),
+            (target, ConntrackFlags::INGRESS_JUDGED),
+            (audited, ConntrackFlags::AUDITED),
+            (self.peer.is_node_local(), ConntrackFlags::NODE_LOCAL),
+        ] {
+            if holds {
+                flags = flags.with(flag);
+            }
+        }
+        flags
+    }
 }
 
 /// Returns the endpoint to deliver to, 0 for the stack, or -1 if the packet was dropped and reported.
-#[inline(never)]
-fn slow<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> i32 {
+#[inline(always)]
+pub(crate) fn slow<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> i32 {
     let address = if scene.egress { scene.packet.destination } else { scene.packet.source };
     let peer = ipcache::lookup(&address);
     let info = ipcache::peer_endpoint(&peer, &address);
@@ -184,57 +236,64 @@ fn slow<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> i32 {
         event::drop(skb, scene, DropReason::InvalidSourceIp, peer.identity);
         return -1;
     }
-    let mut other = match info {
-        Some(info) => Endpoint::read(info),
-        None => Endpoint::NONE,
-    };
-    if scene.egress && peer.endpoint != 0 && (other.id == 0 || is_direct(scene, &other) && !other.is_ready()) {
+    let other = info.map_or(Endpoint::NONE, Endpoint::read);
+    let direct = other.id != 0 && is_direct(scene, &other);
+    if scene.egress && peer.endpoint != 0 && (other.id == 0 || direct && !other.is_ready()) {
         event::drop(skb, scene, DropReason::EndpointNotReady, peer.identity);
         return -1;
     }
-    let direct = other.id != 0 && is_direct(scene, &other);
-    let whole = other;
-    if !direct {
-        // Its own hook judges.
-        other = Endpoint::NONE;
-    }
+    let mut case = Case {
+        peer,
+        other,
+        direct,
+        own_opened: scene.egress,
+        forward: true,
+        egress: Answer::ALLOW,
+        ingress: Answer::ALLOW,
+    };
     if is_excused(scene) {
-        return other.id as i32;
+        return case.way();
     }
     if scene.tracked
         && let Some(known) = conntrack::find(scene)
         && (known.forward || has_flag(&known, known.own_opened))
     {
+        case.own_opened = known.own_opened;
+        case.forward = known.forward;
         // An answer whose opener was not judged here goes back the way it came, by the stack.
-        let direct = direct && (known.forward || has_flag(&known, !known.own_opened));
-        let other = if direct { other } else { Endpoint::NONE };
-        let judgement = judge(scene, &peer, &other, known.own_opened, known.forward);
-        if judgement.passes() {
-            renew(scene, &known, &judgement, &peer, &whole);
+        case.direct = direct && (known.forward || has_flag(&known, !known.own_opened));
+        judge(scene, &mut case);
+        if case.passes() {
+            renew(scene, &known, &case);
             conntrack::advance(skb, scene, known.entry, known.forward);
-            report_audit(skb, scene, &judgement, &peer, &whole, known.own_opened);
-            return other.id as i32;
+            report_audit(skb, scene, &case);
+            return case.way();
         }
         if known.forward {
-            report_denial(skb, scene, &judgement, &peer, &whole, known.own_opened);
+            report_denial(skb, scene, &case);
             return -1;
         }
         // A reply of a connection that is no longer allowed passes only in its own right.
+        case.own_opened = scene.egress;
+        case.forward = true;
+        case.direct = direct;
     }
-    let judgement = judge(scene, &peer, &other, scene.egress, true);
-    if !judgement.passes() {
-        report_denial(skb, scene, &judgement, &peer, &whole, scene.egress);
+    judge(scene, &mut case);
+    if !case.passes() {
+        report_denial(skb, scene, &case);
         return -1;
     }
+    // An echo reply that nobody asked for opens nothing: an entry would let requests pass as its answers.
     if scene.tracked && !scene.packet.is_echo_reply() {
-        if let Err(reason) = open(skb, scene, &judgement, &peer, &whole) {
-            event::drop(skb, scene, reason, peer.identity);
+        let refused = open(skb, scene, &case);
+        if refused != 0 {
+            event::drop_for(skb, scene, refused, peer.identity);
             return -1;
         }
-        report_allowed(skb, scene, &judgement, &peer, &whole);
+        report_allowed(skb, scene, &case);
     }
-    report_audit(skb, scene, &judgement, &peer, &whole, scene.egress);
-    other.id as i32
+    report_audit(skb, scene, &case);
+    case.way()
 }
 
 /// Errors about the size of packets pass even unasked, if so configured: without them connections stall.
@@ -250,31 +309,21 @@ fn has_flag(known: &Known, opener: bool) -> bool {
     unsafe { (*known.entry).flags }.contains(conntrack::own_flag(opener))
 }
 
-/// Asks the policies of the opener and of the target, as far as they are endpoints to be judged here.
-/// `forward`: the packet itself goes from the opener to the target.
-#[inline(always)]
-fn judge<A: Family>(
-    scene: &Scene<A>,
-    peer: &Peer,
-    other: &Endpoint,
-    own_opened: bool,
-    forward: bool,
-) -> Judgement {
-    let (opener, target) = if own_opened { (scene.own, *other) } else { (*other, scene.own) };
-    let (opener_identity, target_identity) =
-        if own_opened { (scene.own.identity, peer.identity) } else { (peer.identity, scene.own.identity) };
-    let question = question(scene, forward);
-    let egress = if opener.id != 0 {
-        policy::judge(opener.id, target_identity, question.egress())
+/// Asks the policies of opener and target, as far as they are asked here.
+#[inline(never)]
+fn judge<A: Family>(scene: &Scene<A>, case: &mut Case) {
+    let (asks_opener, asks_target) = case.asked();
+    let (opener_identity, target_identity) = case.identities(scene);
+    let question = question(scene, case.forward);
+    let (opener, target) = case.ends(scene);
+    let (opener, target) = (opener.id, target.id);
+    case.egress =
+        if asks_opener { policy::judge(opener, target_identity, question.egress()) } else { Answer::ALLOW };
+    case.ingress = if asks_target && case.egress.passes() {
+        policy::judge(target, opener_identity, question)
     } else {
         Answer::ALLOW
     };
-    let ingress = if target.id != 0 && egress.passes() {
-        policy::judge(target.id, opener_identity, question)
-    } else {
-        Answer::ALLOW
-    };
-    Judgement { egress, ingress, opener, target }
 }
 
 /// What to ask about the connection: the target's port, wherever it stands in this packet.
@@ -296,166 +345,123 @@ fn question<A: Family>(scene: &Scene<A>, forward: bool) -> Question {
 /// Writes a new verdict into an entry in place. Revisions and epoch are those read before the lookup, so that a
 /// change in between leaves the entry stale.
 #[inline(always)]
-fn renew<A: Family>(scene: &Scene<A>, known: &Known, judgement: &Judgement, peer: &Peer, whole: &Endpoint) {
+fn renew<A: Family>(scene: &Scene<A>, known: &Known, case: &Case) {
     // SAFETY: a map value; see `conntrack::find`.
     let entry = unsafe { &mut *known.entry };
-    let mut flags = entry.flags;
-    flags.0 &= !(ConntrackFlags::NODE_LOCAL.0 | ConntrackFlags::AUDITED.0);
-    flags.0 |= judged_flags(judgement, peer);
+    let (asked_opener, asked_target) = case.asked();
+    let (opener, target) = case.ends(scene);
     // A side that is judged elsewhere must not take the new epoch for its own.
     let same_epoch = entry.ipcache_epoch == scene.config.ipcache_epoch;
-    if judgement.opener.id != 0 {
-        entry.egress_revision = judgement.opener.revision;
-        entry.egress_rule = judgement.egress.rule();
+    if asked_opener {
+        entry.egress_revision = opener.revision;
+        entry.egress_rule = case.egress.rule();
     } else if !same_epoch {
         entry.egress_revision = 0;
     }
-    if judgement.target.id != 0 {
-        entry.ingress_revision = judgement.target.revision;
-        entry.ingress_rule = judgement.ingress.rule();
+    if asked_target {
+        entry.ingress_revision = target.revision;
+        entry.ingress_rule = case.ingress.rule();
     } else if !same_epoch {
         entry.ingress_revision = 0;
     }
-    let (source_identity, destination_identity) = identities(scene, peer, known.own_opened);
-    entry.source_identity = source_identity;
-    entry.destination_identity = destination_identity;
-    if known.own_opened {
-        entry.destination_endpoint = whole.id;
-        entry.destination_generation = whole.generation;
-    } else {
-        entry.source_endpoint = whole.id;
-        entry.source_generation = whole.generation;
-    }
-    entry.flags = flags;
+    (entry.source_identity, entry.destination_identity) = case.identities(scene);
+    (entry.source_endpoint, entry.source_generation) = (opener.id, opener.generation);
+    (entry.destination_endpoint, entry.destination_generation) = (target.id, target.generation);
+    let kept = entry.flags.0 & !(ConntrackFlags::NODE_LOCAL.0 | ConntrackFlags::AUDITED.0);
+    entry.flags = ConntrackFlags(kept | case.flags().0);
     entry.ipcache_epoch = scene.config.ipcache_epoch;
 }
 
-#[inline(always)]
-fn judged_flags(judgement: &Judgement, peer: &Peer) -> u16 {
-    let mut flags = 0;
-    if judgement.opener.id != 0 {
-        flags |= ConntrackFlags::EGRESS_JUDGED.0;
+/// Makes the entry of a new connection that this packet opens. Returns 0, or the number of a drop reason.
+#[inline(never)]
+fn open<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) -> u32 {
+    let (opener, target) = case.ends(scene);
+    if !take_quota(scene, opener) {
+        return DropReason::RateLimited.number() as u32;
     }
-    if judgement.target.id != 0 {
-        flags |= ConntrackFlags::INGRESS_JUDGED.0;
-    }
-    if judgement.egress.is_audited() || judgement.ingress.is_audited() {
-        flags |= ConntrackFlags::AUDITED.0;
-    }
-    if peer.is_node_local() {
-        flags |= ConntrackFlags::NODE_LOCAL.0;
-    }
-    flags
-}
-
-/// Identities of opener and target.
-#[inline(always)]
-fn identities<A: Family>(scene: &Scene<A>, peer: &Peer, own_opened: bool) -> (u32, u32) {
-    if own_opened { (scene.own.identity, peer.identity) } else { (peer.identity, scene.own.identity) }
-}
-
-/// Makes the entry of a new connection that this packet opens.
-#[inline(always)]
-fn open<A: Family>(
-    skb: *mut __sk_buff,
-    scene: &Scene<A>,
-    judgement: &Judgement,
-    peer: &Peer,
-    whole: &Endpoint,
-) -> Result<(), DropReason> {
-    let (source, destination) = if scene.egress { (&scene.own, whole) } else { (whole, &scene.own) };
-    take_quota(scene, source)?;
-    let (mut flags, expires) = conntrack::first(scene);
-    flags.0 |= judged_flags(judgement, peer);
-    let (source_identity, destination_identity) = identities(scene, peer, scene.egress);
+    let (asked_opener, asked_target) = case.asked();
+    let (source_identity, destination_identity) = case.identities(scene);
+    let (flags, expires) = conntrack::first(scene);
     let entry = ConntrackEntry {
         expires,
-        flags,
+        flags: flags.with(case.flags()),
         proxy_port_be: [0; 2],
         source_identity,
         destination_identity,
-        egress_revision: judgement.opener.revision,
-        ingress_revision: judgement.target.revision,
+        egress_revision: if asked_opener { opener.revision } else { 0 },
+        ingress_revision: if asked_target { target.revision } else { 0 },
         ipcache_epoch: scene.config.ipcache_epoch,
-        source_generation: source.generation,
-        destination_generation: destination.generation,
-        source_endpoint: source.id,
-        destination_endpoint: destination.id,
-        egress_rule: judgement.egress.rule(),
-        ingress_rule: judgement.ingress.rule(),
+        source_generation: opener.generation,
+        destination_generation: target.generation,
+        source_endpoint: opener.id,
+        destination_endpoint: target.id,
+        egress_rule: case.egress.rule(),
+        ingress_rule: case.ingress.rule(),
         packets: [1, 0],
-        bytes: [crate::scene::length(skb) as u64, 0],
+        bytes: [length(skb) as u64, 0],
     };
-    if A::insert(&scene.key, &entry) { Ok(()) } else { Err(DropReason::CtMapInsertionFailed) }
+    if A::insert(&scene.key, &entry) { 0 } else { DropReason::CtMapInsertionFailed.number() as u32 }
 }
 
 /// Takes one connection from the opener's share. One that replaces the opener's own entry is free.
 #[inline(always)]
-fn take_quota<A: Family>(scene: &Scene<A>, opener: &Endpoint) -> Result<(), DropReason> {
+fn take_quota<A: Family>(scene: &Scene<A>, opener: &Endpoint) -> bool {
     if opener.id == 0 {
-        return Ok(());
+        return true;
     }
     if let Some(old) = A::entry(&scene.key) {
         // SAFETY: a map value.
         let (endpoint, generation) = unsafe { ((*old).source_endpoint, (*old).source_generation) };
         if endpoint == opener.id && generation == opener.generation {
-            return Ok(());
+            return true;
         }
     }
-    let Some(count) = QUOTA.get_ptr_mut(opener.id as u32) else { return Err(DropReason::RateLimited) };
+    let Some(count) = QUOTA.get_ptr_mut(opener.id as u32) else { return false };
     // SAFETY: a map value. Two CPUs may lose each other's count; user space counts again from time to time.
     let count = unsafe { &mut *count };
     let limit = scene.config.conntrack_quota as u64;
     if limit != 0 && *count >= limit {
-        return Err(DropReason::RateLimited);
+        return false;
     }
     *count += 1;
-    Ok(())
+    true
 }
 
 /// A report about one side's verdict.
 #[inline(always)]
-fn report<A: Family>(
-    scene: &Scene<A>,
-    judgement: &Judgement,
-    peer: &Peer,
-    whole: &Endpoint,
-    own_opened: bool,
-    direction: Direction,
-) -> Report {
-    let (side, answer) = match direction {
-        Direction::Egress => (&judgement.opener, judgement.egress),
-        Direction::Ingress => (&judgement.target, judgement.ingress),
+fn report<A: Family>(scene: &Scene<A>, case: &Case, direction: Direction) -> Report {
+    let (opener, target) = case.ends(scene);
+    let (side, peer, answer) = match direction {
+        Direction::Egress => (opener, target, case.egress),
+        Direction::Ingress => (target, opener, case.ingress),
     };
     // As the packet goes, not as the connection does.
-    let (source_identity, destination_identity) = identities(scene, peer, scene.egress);
+    let (source_identity, destination_identity) = if scene.egress {
+        (scene.own.identity, case.peer.identity)
+    } else {
+        (case.peer.identity, scene.own.identity)
+    };
     Report {
         kind: EventKind::PolicyVerdict as u8,
         reason: answer.reason(),
         action: EventAction::Allow as u8,
         direction: direction as u8,
         endpoint: side.id,
-        peer_endpoint: if side.id == scene.own.id { whole.id } else { scene.own.id },
+        peer_endpoint: peer.id,
         source_identity,
         destination_identity,
         rule: answer.rule(),
         revision: side.revision,
-        is_reply: (own_opened != scene.egress) as u8,
+        is_reply: !case.forward as u8,
+        reserved: [0; 3],
     }
 }
 
 /// Reports and counts the side that refused.
-#[inline(always)]
-fn report_denial<A: Family>(
-    skb: *mut __sk_buff,
-    scene: &Scene<A>,
-    judgement: &Judgement,
-    peer: &Peer,
-    whole: &Endpoint,
-    own_opened: bool,
-) {
-    let direction = if judgement.egress.passes() { Direction::Ingress } else { Direction::Egress };
-    let mut report = report(scene, judgement, peer, whole, own_opened, direction);
+#[inline(never)]
+fn report_denial<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) {
+    let direction = if case.egress.passes() { Direction::Ingress } else { Direction::Egress };
+    let mut report = report(scene, case, direction);
     report.kind = EventKind::Drop as u8;
     report.action = EventAction::Deny as u8;
     let lost = report.reason == DropReason::FirstFragmentNotFound.number();
@@ -467,45 +473,41 @@ fn report_denial<A: Family>(
 
 /// Reports the sides that let a new connection pass, if wanted.
 #[inline(always)]
-fn report_allowed<A: Family>(
-    skb: *mut __sk_buff,
-    scene: &Scene<A>,
-    judgement: &Judgement,
-    peer: &Peer,
-    whole: &Endpoint,
-) {
+fn report_allowed<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) {
     if !scene.config.flags.contains(ConfigFlags::VERDICT_EVENTS) {
         return;
     }
-    for (side, answer, direction) in [
-        (judgement.opener.id, judgement.egress, Direction::Egress),
-        (judgement.target.id, judgement.ingress, Direction::Ingress),
-    ] {
-        if side != 0 && answer.reason() == 0 {
-            event::tell(skb, scene, &report(scene, judgement, peer, whole, scene.egress, direction));
-        }
+    let (asked_opener, asked_target) = case.asked();
+    if asked_opener && case.egress.reason() == 0 {
+        tell(skb, scene, case, Direction::Egress, EventAction::Allow);
+    }
+    if asked_target && case.ingress.reason() == 0 {
+        tell(skb, scene, case, Direction::Ingress, EventAction::Allow);
     }
 }
 
 /// Reports the sides that only let the packet pass because they are in audit mode.
 #[inline(always)]
-fn report_audit<A: Family>(
+fn report_audit<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) {
+    if case.egress.is_audited() {
+        tell(skb, scene, case, Direction::Egress, EventAction::Audit);
+    }
+    if case.ingress.is_audited() {
+        tell(skb, scene, case, Direction::Ingress, EventAction::Audit);
+    }
+}
+
+#[inline(never)]
+fn tell<A: Family>(
     skb: *mut __sk_buff,
     scene: &Scene<A>,
-    judgement: &Judgement,
-    peer: &Peer,
-    whole: &Endpoint,
-    own_opened: bool,
+    case: &Case,
+    direction: Direction,
+    action: EventAction,
 ) {
-    for (answer, direction) in
-        [(judgement.egress, Direction::Egress), (judgement.ingress, Direction::Ingress)]
-    {
-        if answer.is_audited() {
-            let mut report = report(scene, judgement, peer, whole, own_opened, direction);
-            report.action = EventAction::Audit as u8;
-            event::tell(skb, scene, &report);
-        }
-    }
+    let mut report = report(scene, case, direction);
+    report.action = action as u8;
+    A::tell(skb, scene, &report);
 }
 
 /// UDP source ports from which only a DHCP server speaks.

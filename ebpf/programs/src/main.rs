@@ -17,6 +17,7 @@ mod ipcache;
 mod judge;
 mod maps;
 mod neighbour;
+mod once;
 mod parse;
 mod policy;
 mod scene;

@@ -8,6 +8,8 @@ use sluice_ebpf_common::{
     FragmentKey, FragmentPorts, IpcacheEntry, PolicyEntry, PolicyKey,
 };
 
+use crate::scene::Scratch;
+
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// The inner map of [`POLICY`]; each real one has its own size.
@@ -54,6 +56,10 @@ pub(crate) static LIMIT: PerCpuArray<EventLimit, 256> = PerCpuArray::new();
 
 #[btf_map(name = "sluice_events")]
 pub(crate) static EVENTS: RingBuf<Event, 1048576> = RingBuf::new();
+
+/// Working memory of the programs; of no interest to user space.
+#[btf_map(name = "sluice_scratch")]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 #[btf_map(name = "sluice_config")]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();

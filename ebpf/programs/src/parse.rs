@@ -2,9 +2,10 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_skb_pull_data;
-use sluice_ebpf_common::packet::{Bytes, ETHERNET_LENGTH, Packet, ParseError};
+use sluice_ebpf_common::packet::{Address, Bytes, ETHERNET_LENGTH, Packet, ParseError};
 
 use crate::family::Family;
+use crate::once::Once;
 
 /// How many bytes of a frame are made linear when a header is not: all headers the parser follows lie within, or
 /// the packet is refused.
@@ -27,16 +28,37 @@ impl Frame {
     }
 }
 
+impl Frame {
+    /// Where `size` bytes at `offset` begin, if they are all there.
+    #[inline(always)]
+    fn at(&self, offset: usize, size: usize) -> Option<usize> {
+        // The mask tells the verifier that no offset leaves the packet's possible range; real ones are smaller.
+        let start = self.data + (offset & 0x3fff);
+        if start + size > self.end { None } else { Some(start) }
+    }
+}
+
 impl Bytes for Frame {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        // The mask tells the verifier that no offset leaves the packet's possible range; real ones are smaller.
-        let start = self.data + (offset & 0x3fff);
-        if start + N > self.end {
-            return None;
-        }
-        // SAFETY: start..start + N lies within the packet, as just compared.
+        let start = self.at(offset, N)?;
+        // SAFETY: these bytes lie within the packet, as just compared.
         Some(unsafe { *(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let start = self.at(offset, N * 4)?;
+        // SAFETY: within the packet. The address may be odd: the verifier refuses the program on machines that
+        // cannot read there, and the compiler makes one load of it everywhere.
+        Some(unsafe { *(start as *const [u32; N]) }.map(u32::from_be))
+    }
+
+    #[inline(always)]
+    fn longs<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        let start = self.at(offset, N * 8)?;
+        // SAFETY: as for words.
+        Some(unsafe { *(start as *const [u64; N]) }.map(u64::from_be))
     }
 
     #[inline(always)]
@@ -56,30 +78,39 @@ pub(crate) fn pull(skb: *mut __sk_buff) {
 }
 
 /// Reads the frame's IP packet into `packet`.
+///
+/// # Errors
+/// The number of the reason to drop it.
 #[inline(always)]
-pub(crate) fn ip<A: Family>(skb: *mut __sk_buff, packet: &mut Packet<A>) -> Result<(), ParseError> {
-    let mut result = read(skb, packet);
-    if result == Err(ParseError::Truncated) {
+pub(crate) fn ip<A: Family>(skb: *mut __sk_buff, packet: &mut Packet<A>) -> Result<(), u32> {
+    let mut reason = <A as Once>::parse(skb, packet);
+    if reason == ParseError::Truncated.reason().number() as u32 {
         pull(skb);
-        result = read(skb, packet);
+        reason = <A as Once>::parse(skb, packet);
     }
-    result
+    if reason == 0 { Ok(()) } else { Err(reason) }
 }
 
-#[inline(never)]
-fn read<A: Family>(skb: *mut __sk_buff, packet: &mut Packet<A>) -> Result<(), ParseError> {
-    *packet = A::parse::<Frame, false>(&Frame::new(skb), ETHERNET_LENGTH)?;
-    Ok(())
+/// The same for linear bytes only; 0 or the number of the reason to drop it.
+#[inline(always)]
+pub(crate) fn read<A: Family>(skb: *mut __sk_buff, packet: &mut Packet<A>) -> u32 {
+    finish(<A as Address>::parse::<Frame, false>(&Frame::new(skb), ETHERNET_LENGTH), packet)
 }
 
 /// Reads the packet that an ICMP error quotes.
-#[inline(never)]
-pub(crate) fn quoted<A: Family>(
-    skb: *mut __sk_buff,
-    transport: u32,
-    packet: &mut Packet<A>,
-) -> Result<(), ParseError> {
+#[inline(always)]
+pub(crate) fn read_quoted<A: Family>(skb: *mut __sk_buff, transport: u32, packet: &mut Packet<A>) -> u32 {
     let at = (transport & 0x3fff) as usize + 8;
-    *packet = A::parse::<Frame, true>(&Frame::new(skb), at)?;
-    Ok(())
+    finish(<A as Address>::parse::<Frame, true>(&Frame::new(skb), at), packet)
+}
+
+#[inline(always)]
+fn finish<A: Family>(result: Result<Packet<A>, ParseError>, packet: &mut Packet<A>) -> u32 {
+    match result {
+        Ok(read) => {
+            *packet = read;
+            0
+        }
+        Err(error) => error.reason().number() as u32,
+    }
 }

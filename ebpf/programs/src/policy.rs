@@ -82,11 +82,13 @@ impl Answer {
 /// Asks the policy of `endpoint` about traffic with `identity`.
 #[inline(always)]
 pub(crate) fn judge(endpoint: u16, identity: u32, question: Question) -> Answer {
-    Answer(lookup(endpoint as u32, identity, question.0))
+    Answer(policy_lookup(endpoint as u32, identity, question.0))
 }
 
+/// A global function: the verifier looks at it once, on its own, and not again for each place it is called from.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn lookup(endpoint: u32, identity: u32, question: u32) -> u64 {
+extern "C" fn policy_lookup(endpoint: u32, identity: u32, question: u32) -> u64 {
     answer(endpoint, identity, question).0
 }
 
@@ -102,20 +104,13 @@ fn answer(endpoint: u32, identity: u32, question: u32) -> Answer {
         (header.egress_identity.0, header.egress_any.0)
     };
     let audit = of_any & TierMask::AUDIT != 0;
-    let port_tiers = (of_identity | of_any) & PORT_TIERS != 0;
-    let verdict = if question & Question::PORT_LOST != 0 && port_tiers {
+    let verdict = if question & Question::PORT_LOST != 0 && (of_identity | of_any) & PORT_TIERS != 0 {
         Answer::deny(DropReason::FirstFragmentNotFound, 0)
     } else {
-        let best = search(map, 0, of_any, question, Best::NONE);
-        verdict(search(map, identity, of_identity, question, best))
+        verdict(search(map, identity, of_identity, of_any, question))
     };
-    let audited_entry = verdict.is_audited();
     let redirected = verdict.reason() == DropReason::ProxyRedirectionNotSupportedForProtocol.number();
-    if (audit && !redirected || audited_entry) && verdict.reason() != 0 {
-        Answer(verdict.0 | Answer::AUDITED)
-    } else {
-        verdict
-    }
+    if audit && verdict.reason() != 0 && !redirected { Answer(verdict.0 | Answer::AUDITED) } else { verdict }
 }
 
 /// Tiers that look at a port: prefixes of 1 to 16 bits.
@@ -135,35 +130,38 @@ impl Best {
     const NONE: Self = Self { precedence: 0, rule: 0, flags: 0 };
 }
 
-/// Looks at the tiers of `mask` for one identity (0 for any).
+/// Looks at every tier that has entries, the narrowest first: among equals the first one found is reported.
 #[inline(always)]
-fn search(map: &PolicyMap, identity: u32, mask: u32, question: u32, best: Best) -> Best {
-    let mut best = best;
+fn search(map: &PolicyMap, identity: u32, of_identity: u32, of_any: u32, question: u32) -> Best {
     let protocol = question as u8;
     let port = (question >> 8) as u16;
     let egress = question & Question::EGRESS != 0;
-    if mask & TierMask::ANY_PROTOCOL != 0 {
-        best = better(map, PolicyKey::new(identity, 0, 0, 0, egress), best);
-    }
-    if mask & 1 != 0 {
-        best = better(map, PolicyKey::new(identity, protocol, 0, 0, egress), best);
-    }
-    if question & Question::HAS_PORT == 0 {
-        return best;
-    }
-    if mask & 1 << 16 != 0 {
-        best = better(map, PolicyKey::new(identity, protocol, port, 16, egress), best);
-    }
-    if mask & PORT_TIERS & !(1 << 16) == 0 {
-        return best;
-    }
-    for prefix in 1..16u8 {
-        if mask >> prefix & 1 != 0 {
+    let tier = |best: Best, bit: u32, protocol: u8, prefix: u8| {
+        let mut best = best;
+        if of_identity >> bit & 1 != 0 {
             best = better(map, PolicyKey::new(identity, protocol, port, prefix, egress), best);
         }
+        if of_any >> bit & 1 != 0 {
+            best = better(map, PolicyKey::new(0, protocol, port, prefix, egress), best);
+        }
+        best
+    };
+    let mut best = Best::NONE;
+    if question & Question::HAS_PORT != 0 {
+        best = tier(best, 16, protocol, 16);
+        if (of_identity | of_any) & PORT_TIERS & !(1 << 16) != 0 {
+            let mut prefix = 15;
+            while prefix > 0 {
+                best = tier(best, prefix, protocol, prefix as u8);
+                prefix -= 1;
+            }
+        }
     }
-    best
+    best = tier(best, 0, protocol, 0);
+    tier(best, ANY_PROTOCOL_BIT, 0, 0)
 }
+
+const ANY_PROTOCOL_BIT: u32 = TierMask::ANY_PROTOCOL.trailing_zeros();
 
 #[inline(always)]
 fn better(map: &PolicyMap, key: PolicyKey, best: Best) -> Best {

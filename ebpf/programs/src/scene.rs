@@ -1,16 +1,16 @@
-//! Everything that is known while one packet is handled. It lives on the hook's stack and is passed by pointer,
-//! because a BPF function takes five plain arguments.
+//! Everything that is known while one packet is handled. It lives in a map of one entry per CPU and is passed by
+//! pointer: a BPF function takes five plain arguments, and the stack of a whole call chain has 512 bytes.
 
 use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use sluice_ebpf_common::packet::Packet;
+use sluice_ebpf_common::packet::{Ipv4, Ipv6, Packet};
 use sluice_ebpf_common::{Config, EndpointFlags, EndpointInfo};
 use sluice_types::EndpointId;
 
 use crate::family::Family;
-use crate::maps::{CONFIG, ENDPOINT, IFINDEX};
+use crate::maps::{CONFIG, ENDPOINT, IFINDEX, SCRATCH};
 
 /// Let the packet go on.
 pub(crate) const PASS: i32 = aya_ebpf::bindings::TC_ACT_OK as i32;
@@ -115,6 +115,43 @@ pub(crate) struct Scene<A: Family> {
     pub(crate) ports_unknown: bool,
     /// Whether the pod sends (`from_container`), as opposed to receives.
     pub(crate) egress: bool,
+}
+
+/// Room for one scene. Programs on one CPU do not interrupt each other: traffic control runs with softirqs off.
+#[repr(C)]
+pub(crate) struct Scratch {
+    ipv4: Scene<Ipv4>,
+    ipv6: Scene<Ipv6>,
+}
+
+impl Scratch {
+    #[inline(always)]
+    pub(crate) fn ipv4(&mut self) -> &mut Scene<Ipv4> {
+        &mut self.ipv4
+    }
+
+    #[inline(always)]
+    pub(crate) fn ipv6(&mut self) -> &mut Scene<Ipv6> {
+        &mut self.ipv6
+    }
+}
+
+impl<A: Family> Scene<A> {
+    /// The beginning: nothing is known of the packet yet.
+    #[inline(always)]
+    pub(crate) fn begin(own: Option<*const EndpointInfo>, egress: bool) -> Option<&'static mut Self> {
+        // SAFETY: this CPU's own value, and this is the one place where it is taken.
+        let scene = A::scene(unsafe { &mut *SCRATCH.get_ptr_mut(0)? });
+        scene.packet = Packet::default();
+        scene.own = own.map_or(Endpoint::NONE, Endpoint::read);
+        scene.config = config();
+        scene.now = now();
+        scene.source_is_a = false;
+        scene.tracked = false;
+        scene.ports_unknown = false;
+        scene.egress = egress;
+        Some(scene)
+    }
 }
 
 /// The length of the frame.

@@ -1,0 +1,194 @@
+//! The policy map of each endpoint: made whole, put in place in one step, changed in place where that is safe.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use sluice_ebpf_common::{PolicyEntry, PolicyHeader, PolicyKey, map_name};
+use sluice_policy::map_state::{Entry, Key, MapState};
+use sluice_types::EndpointId;
+
+use crate::error::LoaderError;
+use crate::map::Map;
+use crate::sys;
+use crate::translate;
+
+/// The name of inner maps in the kernel.
+const INNER_NAME: &str = "sluice_rules";
+
+/// Policy maps by endpoint.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    outer: Map<u32, u32>,
+}
+
+/// One policy map in the kernel. Several endpoints may use it; it lives as long as one does or this handle is kept.
+#[derive(Debug)]
+pub struct PolicyMap {
+    map: Map<PolicyKey, PolicyEntry>,
+    header: PolicyHeader,
+    entries: usize,
+    capacity: usize,
+}
+
+/// Whether a change could be made in place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum InPlace {
+    /// It is in force.
+    Done,
+    /// It needs a kind of entry that the map's header does not announce, or more room: install the whole table.
+    Rebuild,
+}
+
+impl Policies {
+    pub(crate) fn new(outer: OwnedFd) -> Self {
+        Self { outer: Map::new(outer, map_name::POLICY) }
+    }
+
+    /// Makes a policy map with everything in `state`, not yet used by any endpoint. It is made to fit, with some
+    /// room to grow: no table is too large, only memory ends.
+    ///
+    /// # Errors
+    /// The kernel refuses, for example for want of memory.
+    pub fn prepare(&self, state: &MapState) -> Result<PolicyMap, LoaderError> {
+        let entries = state.entries.len() + 1;
+        let capacity = entries + entries / 4 + 16;
+        let fd = sys::create_hash::<PolicyKey, PolicyEntry>(INNER_NAME, u32::try_from(capacity).unwrap_or(u32::MAX))
+            .map_err(self.outer.failed("make a table for"))?;
+        let header = translate::header(state);
+        let (mut keys, mut values) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
+        for (key, entry) in &state.entries {
+            keys.push(translate::key(key));
+            values.push(translate::entry(entry));
+        }
+        keys.push(PolicyKey::HEADER);
+        values.push(translate::stored(header));
+        let map = Map::new(fd, INNER_NAME);
+        map.set_many(&keys, &values)?;
+        Ok(PolicyMap { map, header, entries, capacity })
+    }
+
+    /// Puts prepared maps in force, each in one step. The call returns when no packet is judged by the earlier
+    /// ones any more: many endpoints in one call wait once, not each.
+    ///
+    /// # Errors
+    /// The kernel refuses; some endpoints may have their new map.
+    pub fn put_in_force(&self, maps: &[(EndpointId, &PolicyMap)]) -> Result<(), LoaderError> {
+        let (mut ids, mut fds) = (Vec::with_capacity(maps.len()), Vec::with_capacity(maps.len()));
+        for (endpoint, map) in maps {
+            ids.push(u32::from(endpoint.as_u16()));
+            #[expect(clippy::cast_sign_loss, reason = "an open descriptor is not negative")]
+            fds.push(map.map.fd().as_raw_fd() as u32);
+        }
+        match (ids.as_slice(), fds.as_slice()) {
+            ([id], [fd]) => self.outer.set(id, fd),
+            _ => self.outer.set_many(&ids, &fds),
+        }
+    }
+
+    /// Makes a policy map and puts it in force for these endpoints. The caller then writes the new revision to each
+    /// ([`crate::endpoints::Endpoints::insert`]), so that remembered verdicts are looked up again.
+    ///
+    /// # Errors
+    /// The kernel refuses. If the map could not be made, the earlier one stays in force.
+    pub fn install(&self, endpoints: &[EndpointId], state: &MapState) -> Result<PolicyMap, LoaderError> {
+        let map = self.prepare(state)?;
+        let places: Vec<_> = endpoints.iter().map(|endpoint| (*endpoint, &map)).collect();
+        self.put_in_force(&places)?;
+        Ok(map)
+    }
+
+    /// Takes an endpoint's policy away: from now on everything is dropped. None there is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove(&self, endpoint: EndpointId) -> Result<(), LoaderError> {
+        self.outer.remove(&u32::from(endpoint.as_u16())).map(drop)
+    }
+
+    /// The map that is in force for an endpoint, for example one that an earlier run installed.
+    ///
+    /// # Errors
+    /// [`LoaderError::NoPolicy`] if there is none; or the kernel refuses.
+    pub fn open(&self, endpoint: EndpointId) -> Result<PolicyMap, LoaderError> {
+        let id = self.outer.get(&u32::from(endpoint.as_u16()))?.ok_or(LoaderError::NoPolicy(endpoint))?;
+        let fd = sys::map_by_id(id).map_err(self.outer.failed("open a table of"))?;
+        let capacity = sys::map_capacity(fd.as_fd()).map_err(self.outer.failed("open a table of"))? as usize;
+        let map = Map::<PolicyKey, PolicyEntry>::new(fd, INNER_NAME);
+        let entries = map.dump()?;
+        let header = map.get(&PolicyKey::HEADER)?.ok_or(LoaderError::NoPolicy(endpoint))?;
+        Ok(PolicyMap { map, header: translate::read_header(header), entries: entries.len(), capacity })
+    }
+
+    /// The decision table that is in force for an endpoint.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn dump(&self, endpoint: EndpointId) -> Result<MapState, LoaderError> {
+        self.open(endpoint)?.dump()
+    }
+}
+
+impl PolicyMap {
+    /// Adds entries, or changes what is there under their keys, without making a new map. Each entry is in force as
+    /// soon as it is written, the one of highest precedence first, so that no packet meets an allow whose deny is
+    /// still on its way. Remembered verdicts need a new revision to be looked up again.
+    ///
+    /// # Errors
+    /// The kernel refuses; some entries may be in force.
+    pub fn add_entries(&mut self, entries: &[(Key, Entry)]) -> Result<InPlace, LoaderError> {
+        let covered = entries.iter().all(|(key, _)| translate::is_covered(&self.header, key));
+        if !covered || self.entries + entries.len() > self.capacity {
+            return Ok(InPlace::Rebuild);
+        }
+        let mut sorted: Vec<_> = entries.iter().collect();
+        sorted.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.precedence));
+        for (key, entry) in sorted {
+            let (key, value) = (translate::key(key), translate::entry(entry));
+            if self.map.set_new(&key, &value)? {
+                self.entries += 1;
+            } else {
+                self.map.set(&key, &value)?;
+            }
+        }
+        Ok(InPlace::Done)
+    }
+
+    /// Removes entries; those of lowest precedence first. Keys that are not there are no error.
+    ///
+    /// # Errors
+    /// The kernel refuses; some entries may be gone.
+    pub fn remove_entries(&mut self, keys: &[Key]) -> Result<(), LoaderError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let key = translate::key(key);
+            found.extend(self.map.get(&key)?.map(|entry| (entry.precedence, key)));
+        }
+        found.sort_by_key(|(precedence, _)| *precedence);
+        for (_, key) in found {
+            if self.map.remove(&key)? {
+                self.entries -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The decision table in this map.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn dump(&self) -> Result<MapState, LoaderError> {
+        Ok(translate::read(&self.map.dump()?))
+    }
+
+    /// How many entries there are, without the header.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entries.saturating_sub(1)
+    }
+
+    /// Whether there is no entry: everything is denied.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,199 @@
+//! A decision table in the words of the kernel's policy map, and back. The only place that knows both.
+
+use sluice_ebpf_common::{EntryFlags, PolicyEntry, PolicyHeader, PolicyKey, TierMask};
+use sluice_policy::map_state::{Entry, EntryVerdict, Key, L4Match, MapState};
+use sluice_types::{Direction, Identity, Protocol, ProxyPort, RuleId};
+
+/// The bit of a tier mask for an entry.
+fn tier(l4: L4Match) -> u32 {
+    match l4 {
+        L4Match::Any => TierMask::ANY_PROTOCOL,
+        L4Match::Protocol(_) => 1,
+        L4Match::Port { prefix, .. } => 1 << prefix.min(16),
+    }
+}
+
+/// The kernel's key.
+pub(crate) fn key(key: &Key) -> PolicyKey {
+    let identity = key.peer.map_or(0, Identity::as_u32);
+    let egress = key.direction == Direction::Egress;
+    match key.l4 {
+        L4Match::Any => PolicyKey::new(identity, 0, 0, 0, egress),
+        L4Match::Protocol(protocol) => PolicyKey::new(identity, protocol.number(), 0, 0, egress),
+        L4Match::Port { protocol, port, prefix } => {
+            PolicyKey::new(identity, protocol.number(), port, prefix.min(16), egress)
+        }
+    }
+}
+
+/// The kernel's entry.
+pub(crate) fn entry(entry: &Entry) -> PolicyEntry {
+    let audit = if entry.audit { EntryFlags::AUDIT } else { EntryFlags::default() };
+    let (flags, proxy_port_be) = match entry.verdict {
+        EntryVerdict::Allow => (EntryFlags::default(), [0; 2]),
+        EntryVerdict::Deny => (EntryFlags::DENY, [0; 2]),
+        EntryVerdict::Redirect(port) => (EntryFlags::REDIRECT, port.0.to_be_bytes()),
+    };
+    PolicyEntry {
+        precedence: entry.precedence,
+        rule: entry.rule.0,
+        proxy_port_be,
+        flags: flags.with(audit),
+        reserved: [0; 5],
+    }
+}
+
+/// The header that says which tiers the table has.
+pub(crate) fn header(state: &MapState) -> PolicyHeader {
+    let mut header = PolicyHeader::default();
+    for key in state.entries.keys() {
+        *mask(&mut header, key) |= tier(key.l4);
+    }
+    if state.audit_ingress {
+        header.ingress_any.0 |= TierMask::AUDIT;
+    }
+    if state.audit_egress {
+        header.egress_any.0 |= TierMask::AUDIT;
+    }
+    header
+}
+
+/// Whether the kernel would look at this key under `header`.
+pub(crate) fn is_covered(header: &PolicyHeader, key: &Key) -> bool {
+    let mut header = *header;
+    *mask(&mut header, key) & tier(key.l4) != 0
+}
+
+fn mask<'a>(header: &'a mut PolicyHeader, key: &Key) -> &'a mut u32 {
+    let mask = match (key.direction, key.peer) {
+        (Direction::Ingress, Some(_)) => &mut header.ingress_identity,
+        (Direction::Ingress, None) => &mut header.ingress_any,
+        (Direction::Egress, Some(_)) => &mut header.egress_identity,
+        (Direction::Egress, None) => &mut header.egress_any,
+    };
+    &mut mask.0
+}
+
+/// The header as it is stored: in place of an entry.
+pub(crate) fn stored(header: PolicyHeader) -> PolicyEntry {
+    // SAFETY: both are `repr(C)` without padding, of the same size (asserted where they are defined), and every bit
+    // pattern is a value of either.
+    unsafe { std::mem::transmute::<PolicyHeader, PolicyEntry>(header) }
+}
+
+/// The header that is stored in an entry.
+pub(crate) fn read_header(entry: PolicyEntry) -> PolicyHeader {
+    // SAFETY: as in `stored`.
+    unsafe { std::mem::transmute::<PolicyEntry, PolicyHeader>(entry) }
+}
+
+/// The table that a dump of a policy map stands for. What the kernel could not have from us is left out.
+pub(crate) fn read(dump: &[(PolicyKey, PolicyEntry)]) -> MapState {
+    let mut state = MapState::default();
+    for (key, entry) in dump {
+        if *key == PolicyKey::HEADER {
+            let header = read_header(*entry);
+            state.audit_ingress = header.ingress_any.0 & TierMask::AUDIT != 0;
+            state.audit_egress = header.egress_any.0 & TierMask::AUDIT != 0;
+        } else {
+            state.entries.insert(read_key(key), read_entry(entry));
+        }
+    }
+    state
+}
+
+fn read_key(key: &PolicyKey) -> Key {
+    let prefix = key.direction_and_prefix & 0x1f;
+    let protocol = Protocol::from_number(key.protocol);
+    Key {
+        direction: if key.direction_and_prefix & PolicyKey::EGRESS == 0 {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        },
+        peer: (key.identity != 0).then(|| Identity::new(key.identity)),
+        l4: match (key.protocol, prefix) {
+            (0, _) => L4Match::Any,
+            (_, 0) => L4Match::Protocol(protocol),
+            _ => L4Match::Port { protocol, port: u16::from_be_bytes(key.port_be), prefix },
+        },
+    }
+}
+
+fn read_entry(entry: &PolicyEntry) -> Entry {
+    Entry {
+        precedence: entry.precedence,
+        verdict: if entry.flags.contains(EntryFlags::DENY) {
+            EntryVerdict::Deny
+        } else if entry.flags.contains(EntryFlags::REDIRECT) {
+            EntryVerdict::Redirect(ProxyPort(u16::from_be_bytes(entry.proxy_port_be)))
+        } else {
+            EntryVerdict::Allow
+        },
+        audit: entry.flags.contains(EntryFlags::AUDIT),
+        rule: RuleId(entry.rule),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> MapState {
+        let entry = |verdict, audit| Entry { precedence: 7, verdict, audit, rule: RuleId(9) };
+        let peer = Some(Identity::new(4711));
+        let cases = [
+            (Direction::Ingress, peer, L4Match::Any, entry(EntryVerdict::Allow, false)),
+            (Direction::Ingress, None, L4Match::Protocol(Protocol::Udp), entry(EntryVerdict::Deny, true)),
+            (
+                Direction::Egress,
+                peer,
+                L4Match::Port { protocol: Protocol::Tcp, port: 0x1f90, prefix: 12 },
+                entry(EntryVerdict::Redirect(ProxyPort(10_000)), false),
+            ),
+            (Direction::Egress, None, L4Match::port(Protocol::Icmp, 8), entry(EntryVerdict::Deny, false)),
+        ];
+        MapState {
+            entries: cases
+                .into_iter()
+                .map(|(direction, peer, l4, entry)| (Key { direction, peer, l4 }, entry))
+                .collect(),
+            audit_ingress: true,
+            audit_egress: false,
+        }
+    }
+
+    #[test]
+    fn a_table_survives_the_way_into_the_kernel() {
+        let table = table();
+        let mut dump: Vec<_> = table.entries.iter().map(|(k, e)| (key(k), entry(e))).collect();
+        dump.push((PolicyKey::HEADER, stored(header(&table))));
+        assert_eq!(read(&dump), table);
+    }
+
+    #[test]
+    fn the_header_names_exactly_the_tiers_in_use() {
+        let header = header(&table());
+        assert_eq!(header.ingress_identity.0, TierMask::ANY_PROTOCOL);
+        assert_eq!(header.ingress_any.0, 1 | TierMask::AUDIT);
+        assert_eq!(header.egress_identity.0, 1 << 12);
+        assert_eq!(header.egress_any.0, 1 << 16);
+        assert_eq!(read_header(stored(header)), header);
+        for key in table().entries.keys() {
+            assert!(is_covered(&header, key), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn keys_as_the_kernel_reads_them() {
+        let key = key(&Key {
+            direction: Direction::Egress,
+            peer: Some(Identity::new(300)),
+            l4: L4Match::Port { protocol: Protocol::Tcp, port: 0x1f90, prefix: 12 },
+        });
+        assert_eq!(key.identity, 300);
+        assert_eq!(key.port_be, [0x1f, 0x90]);
+        assert_eq!(key.protocol, 6);
+        assert_eq!(key.direction_and_prefix, 0x80 | 12);
+    }
+}
