@@ -1,0 +1,40 @@
+//! `make bench`: measurements side by side with named peers, printed as ratios.
+//!
+//! One run, interleaved rounds, medians and spread. `docs/benchmarks.md` explains each row. Needs root; makes its own
+//! namespaces and removes them.
+
+mod cni;
+mod datapath;
+mod lab;
+mod netns;
+mod network;
+mod report;
+mod rounds;
+mod traffic;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::report::{Row, publish, write_out};
+
+/// A group of rows that is measured together.
+type Group = (&'static str, fn() -> Result<Vec<Row>>);
+
+const GROUPS: &[Group] = &[("network", network::measure), ("cni", cni::measure)];
+
+fn main() -> Result<()> {
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    let chosen: Vec<&Group> = GROUPS.iter().filter(|(name, _)| name.contains(&filter)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+        bail!("no group is called {filter}; there are {}", names.join(", "));
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
+    for (name, measure) in chosen {
+        write_out(&format!("{name}\n"));
+        let rows = measure().with_context(|| (*name).to_owned())?;
+        publish(&directory, name, &rows)?;
+    }
+    Ok(())
+}
