@@ -3,8 +3,8 @@
 /// The candidate nearest to `word`, if it is near enough to be a slip of the pen.
 pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let lower = word.to_ascii_lowercase();
-    // A third of the word may differ: `toPort`, `toports`, `endpointSelecter`, but not `foo`.
-    let limit = (lower.chars().count() / 3).clamp(1, 4);
+    // Half of a short word may differ, two letters swapped being two: `form`, `toPort`, but not `foo`.
+    let limit = (lower.chars().count() / 2).clamp(1, 3);
     candidates
         .iter()
         .map(|candidate| (distance(&lower, &candidate.to_ascii_lowercase()), *candidate))
@@ -51,6 +51,7 @@ mod tests {
             ("fromCidr", Some("fromCIDR")),
             ("fromCidrs", Some("fromCIDR")),
             ("icmp", Some("icmps")),
+            ("icpms", Some("icmps")),
             ("labels", None),
             ("x", None),
         ];

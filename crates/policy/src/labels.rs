@@ -95,6 +95,11 @@ pub fn reserved_labels(identity: Identity) -> Labels {
     identity.reserved_name().into_iter().chain(also).map(Label::reserved).collect()
 }
 
+/// Whether these are the labels of a pod: every pod is in a namespace.
+pub(crate) fn is_pod(labels: &Labels) -> bool {
+    labels.value(&Source::K8s, NAMESPACE).is_some()
+}
+
 fn is_relevant(key: &str) -> bool {
     is_plain(key)
         && !OURS_PREFIXES.iter().any(|prefix| key.starts_with(prefix))

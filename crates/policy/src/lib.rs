@@ -5,15 +5,24 @@
 //! Pure: no I/O, no clock, no threads. Called by the agent, the loader and the command.
 
 pub mod config;
+pub mod explain;
 pub mod labels;
 pub mod map_state;
+mod named_ports;
 pub mod parse;
+mod precedence;
 pub mod repository;
+mod resolve;
 pub mod rule;
 pub mod selector;
+mod selector_cache;
 
 pub use config::{Config, Enforcement};
+pub use explain::Explanation;
 pub use map_state::{Decision, Entry, EntryVerdict, Key, L4Match, MapState, MatchType, Query};
-pub use parse::ParseError;
-pub use repository::{Changed, DirectionState, EndpointPolicy, Repository};
+pub use parse::{ParseError, Reason};
+pub use repository::{Changed, DirectionState, EndpointPolicy, PolicyView, Repository, SelectorView};
 pub use rule::{NamedPort, PolicyKind, PolicyRef, Rule, RuleOrigin, Subject};
+
+#[cfg(test)]
+mod tests;

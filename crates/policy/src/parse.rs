@@ -1,20 +1,161 @@
-//! From objects as users write them to rules: everything is checked here, and one error refuses the whole object.
+//! From objects as users write them to rules: everything is checked here.
+//!
+//! One error refuses the whole object, and all errors are reported at once. What is part of the language but not of
+//! this version is refused by its name, never left out: leaving out a restriction would widen the policy. Never
+//! looks at identities or other policies; the agent and the command call it.
+
+mod cidr;
+mod cilium;
+mod entity;
+mod entry;
+mod icmp;
+mod kubernetes;
+mod peers;
+mod ports;
+mod reason;
+mod selectors;
 
 use std::fmt;
 
+use sluice_api as api;
+
+pub use reason::Reason;
+
+use crate::{
+    config::Config,
+    rule::{PolicyKind, PolicyRef, Rule},
+};
+
 /// What is wrong with an object, and where.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{path}: {reason}")]
 pub struct ParseError {
     /// `spec.ingress[0].toPorts[1]`.
     pub path: String,
     /// What is wrong there.
-    pub reason: String,
+    pub reason: Reason,
 }
 
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.reason)
+/// The rules of a `CiliumNetworkPolicy`.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the document.
+pub fn cilium_network_policy(
+    policy: &api::CiliumNetworkPolicy,
+    config: &Config,
+) -> Result<Vec<Rule>, Vec<ParseError>> {
+    let scope = cilium::Scope::Namespace(namespace_of(&policy.metadata));
+    collect(|report| {
+        check_name(&policy.metadata, report);
+        cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), scope, config, report)
+    })
+}
+
+/// The rules of a `CiliumClusterwideNetworkPolicy`.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the document.
+pub fn cilium_clusterwide_network_policy(
+    policy: &api::CiliumClusterwideNetworkPolicy,
+    config: &Config,
+) -> Result<Vec<Rule>, Vec<ParseError>> {
+    collect(|report| {
+        check_name(&policy.metadata, report);
+        cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), cilium::Scope::Cluster, config, report)
+    })
+}
+
+/// The rules of a Kubernetes `NetworkPolicy`.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the document.
+pub fn network_policy(policy: &api::NetworkPolicy, config: &Config) -> Result<Vec<Rule>, Vec<ParseError>> {
+    collect(|report| {
+        check_name(&policy.metadata, report);
+        kubernetes::rules(policy.spec.as_ref(), namespace_of(&policy.metadata), config, report)
+    })
+}
+
+/// The namespace an object lives in: `default` when it names none, as for every client of the API server.
+fn namespace_of(metadata: &api::Metadata) -> &str {
+    metadata.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+impl From<&api::CiliumNetworkPolicy> for PolicyRef {
+    fn from(policy: &api::CiliumNetworkPolicy) -> Self {
+        Self::new(PolicyKind::Cnp, namespace_of(&policy.metadata), &policy.metadata.name)
     }
 }
 
-impl std::error::Error for ParseError {}
+impl From<&api::CiliumClusterwideNetworkPolicy> for PolicyRef {
+    fn from(policy: &api::CiliumClusterwideNetworkPolicy) -> Self {
+        Self::new(PolicyKind::Ccnp, "", &policy.metadata.name)
+    }
+}
+
+impl From<&api::NetworkPolicy> for PolicyRef {
+    fn from(policy: &api::NetworkPolicy) -> Self {
+        Self::new(PolicyKind::Knp, namespace_of(&policy.metadata), &policy.metadata.name)
+    }
+}
+
+fn check_name(metadata: &api::Metadata, report: &mut Report) {
+    if metadata.name.is_empty() {
+        report.refuse(&Path::root("metadata.name"), Reason::Required);
+    }
+}
+
+fn collect(parse: impl FnOnce(&mut Report) -> Vec<Rule>) -> Result<Vec<Rule>, Vec<ParseError>> {
+    let mut report = Report::default();
+    let rules = parse(&mut report);
+    if report.errors.is_empty() { Ok(rules) } else { Err(report.errors) }
+}
+
+/// Gathers what is wrong.
+#[derive(Debug, Default)]
+struct Report {
+    errors: Vec<ParseError>,
+}
+
+impl Report {
+    fn refuse(&mut self, path: &Path, reason: Reason) {
+        self.errors.push(ParseError { path: path.0.clone(), reason });
+    }
+
+    /// The value, or a note of why there is none.
+    fn accept<T>(&mut self, path: &Path, result: Result<T, Reason>) -> Option<T> {
+        result.map_err(|reason| self.refuse(path, reason)).ok()
+    }
+}
+
+/// A place in an object.
+#[derive(Clone, Debug)]
+struct Path(String);
+
+impl Path {
+    fn root(field: &str) -> Self {
+        Self(field.to_owned())
+    }
+
+    fn field(&self, field: &str) -> Self {
+        Self(format!("{}.{field}", self.0))
+    }
+
+    fn index(&self, nth: usize) -> Self {
+        Self(format!("{}[{nth}]", self.0))
+    }
+
+    /// The elements of a list with their places.
+    fn items<'a, T>(&self, list: Option<&'a [T]>) -> impl Iterator<Item = (Self, &'a T)> {
+        list.unwrap_or_default().iter().enumerate().map(|(nth, item)| (self.index(nth), item))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

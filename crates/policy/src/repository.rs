@@ -1,58 +1,50 @@
 //! All rules and identities of the node, and the policy of each endpoint that follows from them.
+//!
+//! Every change says whose policy it touches; nothing is resolved before it is asked for. The agent owns the one
+//! repository and is its only writer.
 
-use std::{collections::BTreeSet, sync::Arc};
+mod changed;
+mod installed;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use ipnet::IpNet;
-use sluice_types::{Identity, Labels, RuleId};
+use sluice_types::{Identity, Labels, RuleId, Source};
+
+pub use changed::Changed;
+pub(crate) use installed::{InstalledRule, PeerSet};
 
 use crate::{
     config::Config,
+    labels::NAMESPACE,
     map_state::MapState,
-    rule::{NamedPort, PolicyRef, Rule, RuleOrigin, RuleSubject, Subject},
+    named_ports::NamedPorts,
+    resolve,
+    rule::{NamedPort, PolicyRef, Rule, RuleOrigin, Subject},
+    selector::Selector,
+    selector_cache::{SelectorCache, SelectorId},
 };
-
-/// What a change touches: whose policy must be resolved again.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Changed {
-    subjects: BTreeSet<RuleSubject>,
-}
-
-impl Changed {
-    /// Whether nobody's policy changes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.subjects.is_empty()
-    }
-
-    /// Whether the policy of the endpoint with these labels may have changed.
-    #[must_use]
-    pub fn affects(&self, labels: &Labels) -> bool {
-        self.subjects.iter().any(|subject| subject.matches(labels))
-    }
-
-    /// Adds what another change touches.
-    pub fn merge(&mut self, other: Self) {
-        self.subjects.extend(other.subjects);
-    }
-}
 
 /// How one direction of an endpoint is judged, for reports.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct DirectionState {
-    /// Whether rules are looked at.
+    /// Whether anything decides about this direction; without, everything passes.
     pub enforced: bool,
     /// Whether denials are only reported.
     pub audit: bool,
-    /// The policies that close the direction except for what rules allow.
+    /// The policies that close the direction except for what rules allow, in their order.
     pub isolated_by: Vec<PolicyRef>,
 }
 
 /// The policy of one endpoint.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EndpointPolicy {
-    /// What the kernel's policy map must hold.
+    /// What the kernel's policy map must hold. Shared between revisions that do not change it.
     pub map_state: Arc<MapState>,
-    /// The revision of the repository it was resolved from.
+    /// The revision of the repository it holds for.
     pub revision: u64,
     /// How ingress is judged.
     pub ingress: DirectionState,
@@ -60,18 +52,66 @@ pub struct EndpointPolicy {
     pub egress: DirectionState,
 }
 
+/// A policy that is in force, for reports.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PolicyView<'a> {
+    /// Its name.
+    pub policy: &'a PolicyRef,
+    /// How many rules it has.
+    pub rules: usize,
+    /// The revision that brought it in its present form.
+    pub revision: u64,
+}
+
+/// A selector and whom it matches, for reports.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SelectorView<'a> {
+    /// The selector.
+    pub selector: &'a Selector,
+    /// How many times rules use it.
+    pub users: usize,
+    /// Whom it matches.
+    pub identities: &'a BTreeSet<Identity>,
+}
+
 /// All rules and identities of the node.
 #[derive(Debug, Default)]
 pub struct Repository {
     config: Config,
     revision: u64,
+    cache: SelectorCache,
+    named_ports: NamedPorts,
+    policies: BTreeMap<PolicyRef, Policy>,
+    /// Policies by the one namespace whose endpoints their rules select; `None` for all namespaces.
+    by_namespace: HashMap<Option<String>, BTreeSet<PolicyRef>>,
+    rules: HashMap<RuleId, Arc<InstalledRule>>,
+    last_rule: u32,
+    /// The rules that look at a selector.
+    users: HashMap<SelectorId, BTreeSet<RuleId>>,
+    /// The rules that look at the port names of peers.
+    named_port_users: BTreeSet<RuleId>,
+    /// What was resolved and is still held by somebody.
+    resolved: Mutex<HashMap<Subject, Resolved>>,
+}
+
+#[derive(Debug)]
+struct Policy {
+    rules: Vec<Arc<InstalledRule>>,
+    revision: u64,
+}
+
+/// A policy resolved before, and what has changed for it since.
+#[derive(Debug)]
+struct Resolved {
+    policy: Weak<EndpointPolicy>,
+    stale_peers: BTreeSet<Identity>,
 }
 
 impl Repository {
-    /// A repository without rules or identities.
+    /// A repository without rules or identities, at revision 1.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, revision: 1 }
+        Self { cache: SelectorCache::new(&config), config, revision: 1, ..Self::default() }
     }
 
     /// The options it was made with.
@@ -80,16 +120,56 @@ impl Repository {
         &self.config
     }
 
-    /// Puts the rules of a policy in the place of those it had.
-    pub fn upsert(&mut self, _policy: PolicyRef, _rules: Vec<Rule>) -> Changed {
+    /// Puts the rules of a policy in the place of those it had. A rule that was there before at the same place keeps
+    /// its number; a policy that does not change at all keeps its revision.
+    pub fn upsert(&mut self, policy: PolicyRef, rules: Vec<Rule>) -> Changed {
+        let mut old: HashMap<String, Arc<InstalledRule>> = HashMap::new();
+        if let Some(before) = self.policies.get(&policy) {
+            if before.rules.iter().map(|installed| &installed.rule).eq(&rules) {
+                return Changed::default();
+            }
+            old = before.rules.iter().map(|rule| (rule.rule.path.clone(), Arc::clone(rule))).collect();
+        }
         self.revision += 1;
-        Changed::default()
+        let mut changed = Changed::default();
+        let mut installed = Vec::with_capacity(rules.len());
+        for rule in rules {
+            match old.remove(&rule.path) {
+                Some(before) if before.rule == rule => installed.push(before),
+                before => {
+                    changed.add(rule.subject.clone());
+                    let id = before.as_ref().map_or_else(|| self.next_rule_id(), |before| before.id);
+                    // The new rule takes its selectors before the old one lets go of them.
+                    installed.push(self.install(&policy, rule, id));
+                    if let Some(before) = before {
+                        changed.add(before.rule.subject.clone());
+                        self.release_selectors(&before);
+                        self.index(installed.last());
+                    }
+                }
+            }
+        }
+        for gone in old.values() {
+            changed.add(gone.rule.subject.clone());
+            self.uninstall(gone);
+        }
+        self.unlist(&policy);
+        self.list(policy, Policy { rules: installed, revision: self.revision });
+        self.forget_resolved(&changed);
+        changed
     }
 
     /// Takes a policy out.
-    pub fn remove(&mut self, _policy: &PolicyRef) -> Changed {
+    pub fn remove(&mut self, policy: &PolicyRef) -> Changed {
+        let Some(gone) = self.unlist(policy) else { return Changed::default() };
         self.revision += 1;
-        Changed::default()
+        let mut changed = Changed::default();
+        for rule in &gone.rules {
+            changed.add(rule.rule.subject.clone());
+            self.uninstall(rule);
+        }
+        self.forget_resolved(&changed);
+        changed
     }
 
     /// Counts the changes of rules.
@@ -99,40 +179,212 @@ impl Repository {
     }
 
     /// Makes an identity known, or gives it other labels.
-    pub fn set_identity(&mut self, _identity: Identity, _labels: Labels) -> Changed {
-        Changed::default()
+    pub fn set_identity(&mut self, identity: Identity, labels: Labels) -> Changed {
+        let selectors = self.cache.set_identity(identity, labels);
+        self.peer_changed(identity, &selectors)
     }
 
     /// Forgets an identity.
-    pub fn remove_identity(&mut self, _identity: Identity) -> Changed {
-        Changed::default()
+    pub fn remove_identity(&mut self, identity: Identity) -> Changed {
+        let selectors = self.cache.remove_identity(identity);
+        self.peer_changed(identity, &selectors)
     }
 
     /// Says which names the pod `owner` (`namespace/name`) gives to its ports.
-    pub fn set_named_ports(&mut self, _owner: &str, _identity: Identity, _ports: Vec<NamedPort>) -> Changed {
-        Changed::default()
+    pub fn set_named_ports(&mut self, owner: &str, identity: Identity, ports: Vec<NamedPort>) -> Changed {
+        let identities = self.named_ports.set(owner, identity, &ports);
+        self.names_changed(&identities)
     }
 
     /// Forgets the port names of a pod.
-    pub fn remove_named_ports(&mut self, _owner: &str) -> Changed {
-        Changed::default()
+    pub fn remove_named_ports(&mut self, owner: &str) -> Changed {
+        let identities = self.named_ports.remove(owner);
+        self.names_changed(&identities)
     }
 
-    /// Every prefix and hole that a rule names. Each needs an identity and its place in the ipcache.
+    /// Every prefix and hole that a rule names, except the whole of a family. Each needs an identity of its own and
+    /// its place in the ipcache, or the rule cannot tell its addresses from others.
     #[must_use]
     pub fn prefixes(&self) -> BTreeSet<IpNet> {
-        BTreeSet::new()
+        self.cache.prefixes()
     }
 
     /// The policy of an endpoint. Endpoints that are equal as subjects share one.
     #[must_use]
-    pub fn resolve(&self, _subject: &Subject) -> Arc<EndpointPolicy> {
-        Arc::new(EndpointPolicy { revision: self.revision, ..EndpointPolicy::default() })
+    pub fn resolve(&self, subject: &Subject) -> Arc<EndpointPolicy> {
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = resolved.get(subject).and_then(|known| Some((known.policy.upgrade()?, known)));
+        let policy = match before {
+            Some((policy, known)) if known.stale_peers.is_empty() => {
+                if policy.revision == self.revision {
+                    return policy;
+                }
+                Arc::new(EndpointPolicy { revision: self.revision, ..(*policy).clone() })
+            }
+            Some((policy, known)) => Arc::new(self.resolver(subject).patch(&policy, &known.stale_peers)),
+            None => Arc::new(self.resolver(subject).policy()),
+        };
+        // Whatever nobody holds any more makes room for what comes.
+        resolved.retain(|_, known| known.policy.strong_count() > 0);
+        let known = Resolved { policy: Arc::downgrade(&policy), stale_peers: BTreeSet::new() };
+        resolved.insert(subject.clone(), known);
+        policy
     }
 
     /// Where the rule with this number comes from.
     #[must_use]
-    pub fn rule(&self, _id: RuleId) -> Option<&RuleOrigin> {
-        None
+    pub fn rule(&self, id: RuleId) -> Option<&RuleOrigin> {
+        self.rules.get(&id).map(|rule| &rule.origin)
+    }
+
+    /// The policies in force, in their order.
+    pub fn policies(&self) -> impl Iterator<Item = PolicyView<'_>> {
+        self.policies.iter().map(|(policy, known)| PolicyView {
+            policy,
+            rules: known.rules.len(),
+            revision: known.revision,
+        })
+    }
+
+    /// The policies that select the endpoint with these labels in some direction, in their order.
+    pub fn policies_of(&self, labels: &Labels) -> impl Iterator<Item = &PolicyRef> {
+        let rules = self.matching_rules(labels);
+        let policies: BTreeSet<&PolicyRef> = rules.iter().map(|rule| &rule.origin.policy).collect();
+        policies.into_iter().filter_map(|policy| self.policies.get_key_value(policy).map(|(key, _)| key))
+    }
+
+    /// Every selector that a rule looks at, in no particular order.
+    pub fn selectors(&self) -> impl Iterator<Item = SelectorView<'_>> {
+        self.cache.iter().map(|(selector, users, identities)| SelectorView { selector, users, identities })
+    }
+
+    fn resolver(&self, subject: &Subject) -> resolve::Resolver<'_> {
+        let rules = self.matching_rules(&subject.labels);
+        resolve::Resolver::new(&self.config, self.revision, subject, rules, &self.cache, &self.named_ports)
+    }
+
+    /// The rules that select an endpoint, ordered by policy and place.
+    fn matching_rules(&self, labels: &Labels) -> Vec<&InstalledRule> {
+        let own = labels.value(&Source::K8s, NAMESPACE).map(str::to_owned);
+        let listed = own.is_some().then(|| self.by_namespace.get(&own)).flatten();
+        let everywhere = self.by_namespace.get(&None);
+        let policies: BTreeSet<&PolicyRef> = listed.into_iter().chain(everywhere).flatten().collect();
+        policies
+            .into_iter()
+            .filter_map(|policy| self.policies.get(policy))
+            .flat_map(|policy| policy.rules.iter().map(Arc::as_ref))
+            .filter(|rule| rule.rule.subject.matches(labels))
+            .collect()
+    }
+
+    /// Numbers are not given again before all others were used, so that a report does not name the wrong rule.
+    fn next_rule_id(&mut self) -> RuleId {
+        loop {
+            self.last_rule = self.last_rule.wrapping_add(1);
+            let id = RuleId(self.last_rule);
+            if id != RuleId::NONE && !self.rules.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn install(&mut self, policy: &PolicyRef, rule: Rule, id: RuleId) -> Arc<InstalledRule> {
+        let rule = Arc::new(InstalledRule::new(policy, rule, id, &mut self.cache));
+        self.index(Some(&rule));
+        self.rules.insert(id, Arc::clone(&rule));
+        rule
+    }
+
+    fn index(&mut self, rule: Option<&Arc<InstalledRule>>) {
+        let Some(rule) = rule else { return };
+        for selector in rule.selectors() {
+            self.users.entry(selector).or_default().insert(rule.id);
+        }
+        if rule.looks_at_peer_names() {
+            self.named_port_users.insert(rule.id);
+        }
+    }
+
+    fn uninstall(&mut self, rule: &InstalledRule) {
+        self.release_selectors(rule);
+        self.rules.remove(&rule.id);
+    }
+
+    fn release_selectors(&mut self, rule: &InstalledRule) {
+        self.named_port_users.remove(&rule.id);
+        for selector in rule.selectors() {
+            if let Some(users) = self.users.get_mut(&selector) {
+                users.remove(&rule.id);
+                if users.is_empty() {
+                    self.users.remove(&selector);
+                }
+            }
+            self.cache.release(selector);
+        }
+    }
+
+    fn list(&mut self, name: PolicyRef, policy: Policy) {
+        for rule in &policy.rules {
+            let namespace = rule.rule.subject.namespace().map(str::to_owned);
+            self.by_namespace.entry(namespace).or_default().insert(name.clone());
+        }
+        self.policies.insert(name, policy);
+    }
+
+    fn unlist(&mut self, name: &PolicyRef) -> Option<Policy> {
+        let policy = self.policies.remove(name)?;
+        for rule in &policy.rules {
+            let namespace = rule.rule.subject.namespace().map(str::to_owned);
+            if let Some(listed) = self.by_namespace.get_mut(&namespace) {
+                listed.remove(name);
+                if listed.is_empty() {
+                    self.by_namespace.remove(&namespace);
+                }
+            }
+        }
+        Some(policy)
+    }
+
+    /// An identity joined or left these selectors.
+    fn peer_changed(&self, identity: Identity, selectors: &BTreeSet<SelectorId>) -> Changed {
+        let users = selectors.iter().filter_map(|selector| self.users.get(selector)).flatten();
+        let rules = users.filter_map(|id| self.rules.get(id));
+        let changed: Changed = rules.map(|rule| rule.rule.subject.clone()).collect();
+        self.mark_stale(&changed, identity);
+        changed
+    }
+
+    /// The port names of pods of these identities changed.
+    fn names_changed(&self, identities: &BTreeSet<Identity>) -> Changed {
+        let mut all = Changed::default();
+        for identity in identities {
+            let rules = self.named_port_users.iter().filter_map(|id| self.rules.get(id));
+            let touched = rules.filter(|rule| rule.may_select(*identity, &self.cache));
+            let changed: Changed = touched.map(|rule| rule.rule.subject.clone()).collect();
+            self.mark_stale(&changed, *identity);
+            all.merge(changed);
+        }
+        all
+    }
+
+    fn mark_stale(&self, changed: &Changed, identity: Identity) {
+        if changed.is_empty() {
+            return;
+        }
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        for (subject, known) in resolved.iter_mut() {
+            if changed.affects(&subject.labels) {
+                known.stale_peers.insert(identity);
+            }
+        }
+    }
+
+    fn forget_resolved(&self, changed: &Changed) {
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        resolved
+            .retain(|subject, known| known.policy.strong_count() > 0 && !changed.affects(&subject.labels));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sluice_types::{Labels, Source};
 
 /// A label key with the source it must come from.
@@ -133,6 +133,20 @@ impl FromIterator<Requirement> for LabelSelector {
     }
 }
 
+impl Extend<Requirement> for LabelSelector {
+    fn extend<T: IntoIterator<Item = Requirement>>(&mut self, requirements: T) {
+        self.0.extend(requirements);
+    }
+}
+
+impl IntoIterator for LabelSelector {
+    type Item = Requirement;
+    type IntoIter = std::collections::btree_set::IntoIter<Requirement>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl fmt::Display for LabelSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
@@ -193,20 +207,23 @@ impl fmt::Display for Selector {
     }
 }
 
-/// The prefix an identity stands for: its longest `cidr:` label. The world identities stand for all addresses of
-/// their family that no other identity has.
+/// The prefixes an identity stands for: those of its `cidr:` labels that contain no other of them. The world
+/// identities stand for all addresses of their family that no other identity has.
 #[must_use]
-pub fn prefix_of(labels: &Labels) -> Option<IpNet> {
-    let longest = labels
+pub fn most_specific_prefixes(labels: &Labels) -> Vec<IpNet> {
+    let own: Vec<IpNet> = labels
         .iter()
         .filter(|label| label.source == Source::Cidr)
-        .filter_map(|label| label.key.parse::<IpNet>().ok())
-        .max_by_key(IpNet::prefix_len);
-    longest.or_else(|| match (labels.has_reserved("world-ipv4"), labels.has_reserved("world-ipv6")) {
-        (true, false) => Some(IpNet::V4(ipnet::Ipv4Net::default())),
-        (false, true) => Some(IpNet::V6(ipnet::Ipv6Net::default())),
-        _ => None,
-    })
+        .filter_map(|label| label.key.parse().ok())
+        .collect();
+    let holds_another = |wide: &IpNet| own.iter().any(|other| other != wide && wide.contains(other));
+    let specific: Vec<IpNet> = own.iter().filter(|prefix| !holds_another(prefix)).copied().collect();
+    if !specific.is_empty() {
+        return specific;
+    }
+    let ipv4 = labels.has_reserved("world-ipv4").then(|| IpNet::V4(Ipv4Net::default()));
+    let ipv6 = labels.has_reserved("world-ipv6").then(|| IpNet::V6(Ipv6Net::default()));
+    ipv4.into_iter().chain(ipv6).collect()
 }
 
 #[cfg(test)]
@@ -257,16 +274,21 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_stands_for_its_longest_prefix() {
+    fn an_identity_stands_for_its_most_specific_prefixes() {
         let cases = [
-            (labels(&["cidr:10.0.0.0/8", "cidr:10.1.0.0/16", "reserved:world-ipv4"]), Some("10.1.0.0/16")),
-            (labels(&["reserved:world", "reserved:world-ipv4"]), Some("0.0.0.0/0")),
-            (labels(&["reserved:world", "reserved:world-ipv6"]), Some("::/0")),
-            (labels(&["reserved:world"]), None),
-            (labels(&["k8s:app=web"]), None),
+            (labels(&["cidr:10.0.0.0/8", "cidr:10.1.0.0/16", "reserved:world-ipv4"]), vec!["10.1.0.0/16"]),
+            (labels(&["reserved:world", "reserved:world-ipv4"]), vec!["0.0.0.0/0"]),
+            (labels(&["reserved:world", "reserved:world-ipv6"]), vec!["::/0"]),
+            (
+                labels(&["cidr:192.0.2.1/32", "cidr:192.0.0.0/8", "cidr:fd00::1/128"]),
+                vec!["192.0.2.1/32", "fd00::1/128"],
+            ),
+            (labels(&["reserved:world"]), vec![]),
+            (labels(&["k8s:app=web"]), vec![]),
         ];
         for (labels, want) in cases {
-            assert_eq!(prefix_of(&labels), want.map(|text| text.parse().unwrap()), "{labels}");
+            let found: Vec<_> = most_specific_prefixes(&labels).iter().map(IpNet::to_string).collect();
+            assert_eq!(found, want, "{labels}");
         }
     }
 

@@ -1,0 +1,189 @@
+//! Ports of Cilium rules.
+
+use sluice_api::{
+    IntOrString,
+    cilium::{IcmpRule, Port, PortRule},
+};
+use sluice_types::Protocol;
+
+use super::{Path, Reason, Report, icmp, reason::Words};
+use crate::rule::{Action, PortRange, Ports, Traffic};
+
+/// How many ports or ICMP types one list may hold.
+const LIST_MAX: usize = 40;
+const PROTOCOLS: Words = Words(&["TCP", "UDP", "SCTP", "ANY"]);
+/// Protocols of the schema that are not judged yet.
+const EXTENDED: [&str; 7] = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
+
+/// What `toPorts` and `icmps` of one entry select; an absent list and an empty one both mean everything.
+pub(super) fn parse(
+    to_ports: Option<&[PortRule]>,
+    icmps: Option<&[IcmpRule]>,
+    action: Action,
+    entry: &Path,
+    report: &mut Report,
+) -> Ports {
+    let to_ports = to_ports.filter(|list| !list.is_empty());
+    let icmps = icmps.filter(|list| !list.is_empty());
+    if to_ports.is_some() && icmps.is_some() {
+        report.refuse(&entry.field("icmps"), Reason::IcmpWithPorts);
+    }
+    if to_ports.is_none() && icmps.is_none() {
+        return Ports::Any;
+    }
+    let mut traffic = Vec::new();
+    for (path, rule) in entry.field("toPorts").items(to_ports) {
+        refuse_layer_7(rule, action, &path, report);
+        port_rule(rule, &path.field("ports"), &mut traffic, report);
+    }
+    for (path, rule) in entry.field("icmps").items(icmps) {
+        let path = path.field("fields");
+        check_length(rule.fields.as_deref(), "ICMP fields", &path, report);
+        for (path, field) in path.items(rule.fields.as_deref()) {
+            traffic.extend(report.accept(&path, icmp::field(field)));
+        }
+    }
+    Ports::Select(traffic)
+}
+
+fn port_rule(rule: &PortRule, path: &Path, traffic: &mut Vec<Traffic>, report: &mut Report) {
+    check_length(rule.ports.as_deref(), "ports", path, report);
+    for (path, port) in path.items(rule.ports.as_deref()) {
+        let protocols = report.accept(&path.field("protocol"), protocols(port.protocol.as_deref()));
+        let wanted = match &port.port {
+            Some(port) => report.accept(&path.field("port"), number_or_name(port)),
+            None => report.accept(&path.field("port"), Err(Reason::Required)),
+        };
+        let (Some(protocols), Some(wanted)) = (protocols, wanted) else { continue };
+        let found = selected(&wanted, port);
+        let Some(found) = report.accept(&path.field("endPort"), found) else { continue };
+        traffic.extend(protocols.iter().map(|protocol| found.of(*protocol)));
+    }
+}
+
+fn check_length<T>(list: Option<&[T]>, what: &'static str, path: &Path, report: &mut Report) {
+    if list.is_some_and(|list| list.len() > LIST_MAX) {
+        report.refuse(path, Reason::TooMany { what, max: LIST_MAX });
+    }
+}
+
+/// What this version cannot do on a port. Lists without elements ask for nothing.
+fn refuse_layer_7(rule: &PortRule, action: Action, path: &Path, report: &mut Report) {
+    let rules = path.field("rules");
+    let l7 = rule.rules.as_ref();
+    let has = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    let used = [
+        (rules.field("http"), has(l7.and_then(|l7| l7.http.as_ref()).map(Vec::len))),
+        (rules.field("grpc"), has(l7.and_then(|l7| l7.grpc.as_ref()).map(Vec::len))),
+        (rules.field("kafka"), has(l7.and_then(|l7| l7.kafka.as_ref()).map(Vec::len))),
+        (rules.field("dns"), has(l7.and_then(|l7| l7.dns.as_ref()).map(Vec::len))),
+        (rules.field("l7"), has(l7.and_then(|l7| l7.l7.as_ref()).map(Vec::len))),
+        (rules.field("l7proto"), l7.is_some_and(|l7| l7.l7proto.is_some())),
+        (path.field("serverNames"), has(rule.server_names.as_ref().map(Vec::len))),
+        (path.field("terminatingTLS"), rule.terminating_tls.is_some()),
+        (path.field("originatingTLS"), rule.originating_tls.is_some()),
+        (path.field("listener"), rule.listener.is_some()),
+    ];
+    let (reason, forbidden) = match action {
+        Action::Allow => (Reason::NotSupported, false),
+        Action::Deny => (Reason::NotInDenyRule, rule.rules.is_some()),
+    };
+    for (path, used) in used {
+        if used {
+            report.refuse(&path, reason.clone());
+        }
+    }
+    if forbidden {
+        report.refuse(&rules, reason);
+    }
+    if rule.server_names.as_ref().is_some_and(Vec::is_empty) {
+        report.refuse(&path.field("serverNames"), Reason::Empty);
+    }
+    if rule.service.is_some() {
+        report.refuse(&path.field("service"), Reason::NotSupported);
+    }
+}
+
+fn protocols(name: Option<&str>) -> Result<&'static [Protocol], Reason> {
+    match name.unwrap_or("ANY") {
+        "TCP" => Ok(&[Protocol::Tcp]),
+        "UDP" => Ok(&[Protocol::Udp]),
+        "SCTP" => Ok(&[Protocol::Sctp]),
+        "ANY" => Ok(&[Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
+        extended if EXTENDED.contains(&extended) => Err(Reason::NotSupported),
+        other => Err(Reason::NoneOf { found: other.to_owned(), known: PROTOCOLS }),
+    }
+}
+
+/// A port as written.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum NumberOrName {
+    Number(u16),
+    Name(String),
+}
+
+/// Reads a port. Text of digits is a number, anything else a name; `0x50` is a name, as it is upstream.
+pub(super) fn number_or_name(port: &IntOrString) -> Result<NumberOrName, Reason> {
+    let number = |number: i64| {
+        u16::try_from(number).map(NumberOrName::Number).map_err(|_| Reason::PortOutOfRange(number, 0))
+    };
+    match port {
+        IntOrString::Int(written) => number(*written),
+        IntOrString::String(text) if text.is_empty() => Err(Reason::Required),
+        IntOrString::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let leading_zero = text.len() > 1 && text.starts_with('0');
+            let written = text.parse().ok().filter(|_| !leading_zero);
+            written.map_or_else(|| Err(Reason::NoPort(text.clone())), number)
+        }
+        IntOrString::String(text) => port_name(text).map(NumberOrName::Name),
+    }
+}
+
+/// Reads the name of a service as IANA allows it (RFC 6335, section 5.1).
+fn port_name(text: &str) -> Result<String, Reason> {
+    let name = text.to_ascii_lowercase();
+    let letter = name.bytes().any(|byte| byte.is_ascii_lowercase());
+    let known = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let dashes = name.starts_with('-') || name.ends_with('-') || name.contains("--");
+    if letter && known && !dashes && name.len() <= 15 {
+        Ok(name)
+    } else {
+        Err(Reason::NoPort(text.to_owned()))
+    }
+}
+
+/// What a port element selects of a protocol.
+enum Selected<'a> {
+    All,
+    Range(PortRange),
+    Name(&'a str),
+}
+
+impl Selected<'_> {
+    fn of(&self, protocol: Protocol) -> Traffic {
+        match self {
+            Self::All => Traffic::Protocol(protocol),
+            Self::Range(range) => Traffic::Ports(protocol, *range),
+            Self::Name(name) => Traffic::NamedPort(protocol, (*name).to_owned()),
+        }
+    }
+}
+
+fn selected<'a>(wanted: &'a NumberOrName, port: &Port) -> Result<Selected<'a>, Reason> {
+    // 0 is what the schema's clients send for "none".
+    let end = port.end_port.filter(|end| *end != 0);
+    match wanted {
+        // A name is one port, whatever comes after it.
+        NumberOrName::Name(name) => Ok(Selected::Name(name)),
+        NumberOrName::Number(0) if end.is_some() => Err(Reason::RangeWithoutStart),
+        NumberOrName::Number(0) => Ok(Selected::All),
+        NumberOrName::Number(first) => range(*first, end).map(Selected::Range),
+    }
+}
+
+/// The ports from `first` to `last`, or `first` alone.
+pub(super) fn range(first: u16, last: Option<i64>) -> Result<PortRange, Reason> {
+    let Some(last) = last else { return Ok(PortRange::single(first)) };
+    let last = u16::try_from(last).map_err(|_| Reason::PortOutOfRange(last, 1))?;
+    PortRange::new(first, last).ok_or(Reason::RangeReversed { first, last })
+}

@@ -1,0 +1,151 @@
+//! Why a field is refused, as the author of the policy reads it.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+/// Why a field is refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Reason {
+    /// It belongs to the language, and a later version will do what it says.
+    #[error("not supported yet by this version")]
+    NotSupported,
+    /// It needs an option that is off.
+    #[error("needs the option {0}, which is off")]
+    NeedsOption(&'static str),
+    /// Deny rules have no such field.
+    #[error("a deny rule cannot have this field")]
+    NotInDenyRule,
+    /// It must be given.
+    #[error("is required")]
+    Required,
+    /// There is nothing in the whole object.
+    #[error("empty policy: spec or specs is required")]
+    EmptyPolicy,
+    /// Nothing is said about either direction.
+    #[error(
+        "rule must have at least one of ingress, ingressDeny, egress, egressDeny, and the list must not be empty"
+    )]
+    NoEntries,
+    /// Whom does it apply to?
+    #[error("rule must have one of endpointSelector or nodeSelector")]
+    NoSubject,
+    /// Both selectors.
+    #[error("rule cannot have both endpointSelector and nodeSelector")]
+    TwoSubjects,
+    /// Nodes are not in a namespace.
+    #[error("rule cannot have nodeSelector: only a clusterwide policy selects nodes")]
+    NodeInNamespace,
+    /// Two kinds of peers in one entry.
+    #[error("combining {0} and {1} is not supported: use two entries")]
+    Combined(&'static str, &'static str),
+    /// Ports and ICMP types in one entry.
+    #[error("the icmps block may only be present without toPorts: use two entries")]
+    IcmpWithPorts,
+    /// A fixed name we do not know.
+    #[error("unsupported entity: {0}")]
+    UnknownEntity(String),
+    /// A word out of a fixed set.
+    #[error("{found:?} is none of {known}")]
+    NoneOf {
+        /// What was written.
+        found: String,
+        /// What may be written.
+        known: Words,
+    },
+    /// More elements than the schema allows.
+    #[error("too many {what}, the max is {max}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// A list that must have elements.
+    #[error("must not be empty")]
+    Empty,
+    /// Text that is longer than it may be, or holds what cannot be printed.
+    #[error("must be at most {0} printable characters")]
+    NotPrintable(usize),
+    /// No IP address.
+    #[error("{0:?} is no IP address")]
+    NoAddress(String),
+    /// No prefix.
+    #[error("{0:?} is no prefix: an address, a slash and a length are needed")]
+    NoPrefix(String),
+    /// An IPv4 address in IPv6 clothes.
+    #[error("{0:?} is an IPv4 address mapped to IPv6: write it as IPv4")]
+    MappedAddress(String),
+    /// A hole that is not in the prefix.
+    #[error("allow CIDR prefix {prefix} does not contain exclude CIDR prefix {hole}")]
+    HoleOutside {
+        /// The prefix.
+        prefix: IpNet,
+        /// The hole.
+        hole: IpNet,
+    },
+    /// A hole that leaves nothing.
+    #[error("exclude CIDR prefix {0} must be smaller than the prefix")]
+    HoleIsAll(IpNet),
+    /// None of the ways to name prefixes.
+    #[error("one of cidr, cidrGroupRef, or cidrGroupSelector is required")]
+    NoCidr,
+    /// Several ways to name prefixes.
+    #[error("more than one of cidr, cidrGroupRef, or cidrGroupSelector may not be set")]
+    SeveralCidrs,
+    /// Outside of what a port can be.
+    #[error("port {0} is not in {1} to 65535")]
+    PortOutOfRange(i64, u16),
+    /// Neither a port number nor a name.
+    #[error(
+        "{0:?} is neither a port number nor a port name (at most 15 lower-case letters, digits and single dashes, with a letter)"
+    )]
+    NoPort(String),
+    /// A range that ends before it begins.
+    #[error("endPort {last} is below port {first}")]
+    RangeReversed {
+        /// The first port.
+        first: u16,
+        /// The last port.
+        last: u16,
+    },
+    /// A range without a first port.
+    #[error("endPort needs a port number from 1 on")]
+    RangeWithoutStart,
+    /// Neither a type number nor a name of this family.
+    #[error("ICMP type {name} not found in {family}")]
+    UnknownIcmpType {
+        /// What was written.
+        name: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// No label key.
+    #[error("{0:?} is no label key")]
+    NoLabelKey(String),
+    /// No label value.
+    #[error("{0:?} is no label value")]
+    NoLabelValue(String),
+    /// `In` and `NotIn` compare with values.
+    #[error("must be given when operator is In or NotIn")]
+    ValuesMissing,
+    /// `Exists` and `DoesNotExist` do not.
+    #[error("must not be given when operator is Exists or DoesNotExist")]
+    ValuesForbidden,
+    /// A peer of a Kubernetes policy without anything in it.
+    #[error("must specify a peer")]
+    NoPeer,
+    /// A peer of a Kubernetes policy that is both pods and addresses.
+    #[error("may not be specified when ipBlock is specified")]
+    IpBlockAndPods,
+}
+
+/// Words that may be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Words(pub &'static [&'static str]);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
+}

@@ -1,0 +1,14 @@
+//! Tests of the whole engine: policies as users write them, verdicts as the semantics say.
+
+mod cidr;
+mod entities;
+mod kubernetes;
+mod modes;
+mod oracle;
+mod ports;
+mod properties;
+mod refused;
+mod scene;
+mod seeds;
+mod semantics;
+mod subjects;
