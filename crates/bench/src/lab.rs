@@ -110,7 +110,7 @@ impl Lab {
         for number in 1..count {
             text.push_str(&format!("ip saddr 10.9.{}.{} tcp dport 80 accept\n", number / 250, number % 250));
         }
-        text.push_str("ip saddr 10.1.0.1 accept\n}}\n");
+        text.push_str("ip saddr 10.1.0.1 accept\n}\n}\n");
         let mut nft =
             self.node.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("nft")?;
         nft.stdin.take().context("nft has no input")?.write_all(text.as_bytes())?;
