@@ -215,7 +215,7 @@ pub fn load_all(root: &Path, filters: &[String]) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for chapter in folders(root)?.into_iter().filter(|path| !path.ends_with("topologies")) {
         for file in files(&chapter)? {
-            let case = load(root, &file, &topologies).with_context(|| file.display().to_string())?;
+            let case = load(root, &file, &topologies).with_context(|| format!("the case {}", file.display()))?;
             if filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str())) {
                 cases.push(case);
             }
@@ -271,8 +271,13 @@ fn split_first_step(mut file: Value) -> (Value, Value) {
 
 fn read_yaml<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<T> {
     let text = std::fs::read_to_string(file).context("reading")?;
-    let value: Value = serde_saphyr::from_str(&text).context("reading YAML")?;
+    let value: Value = serde_saphyr::from_str_with_options(&text, yaml()).context("reading YAML")?;
     serde_json::from_value(value).context("understanding it")
+}
+
+/// YAML 1.2: a namespace may be called `y` or `no`.
+fn yaml() -> serde_saphyr::Options {
+    serde_saphyr::options! { strict_booleans: true }
 }
 
 fn stem(path: &Path) -> String {
@@ -355,6 +360,7 @@ impl StepFile {
             || !self.matrix.is_empty()
             || !self.open.is_empty()
             || !self.enforcement.is_empty()
+            || !self.refused.is_empty()
     }
 
     fn build(self, seeds: &Path) -> Result<Step> {
@@ -424,7 +430,7 @@ fn file_name(policy: &str) -> String {
 }
 
 fn policies_of(text: &str) -> Result<Vec<Policy>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("reading YAML")?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, yaml()).context("reading YAML")?;
     let mut policies = Vec::new();
     for object in documents.into_iter().filter(|document| !document.is_null()) {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -433,6 +439,8 @@ fn policies_of(text: &str) -> Result<Vec<Policy>> {
             "CiliumNetworkPolicy" => format!("cnp/{namespace}/{name}"),
             "NetworkPolicy" => format!("knp/{namespace}/{name}"),
             "CiliumClusterwideNetworkPolicy" => format!("ccnp/{name}"),
+            // The examples show their Services too.
+            "Service" => continue,
             other => bail!("{other:?} is no kind of policy"),
         };
         policies.push(Policy { name, object });
