@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sluice_netlink::{Link, MacAddr, Netlink, Netns, Route, sysctl};
+use sluice_netlink::{Link, MacAddr, Netlink, Netns, NetnsError, Route, sysctl};
 
 use crate::addresses::{Addresses, PodAddress, host_net};
 use crate::error::Error;
@@ -12,7 +12,11 @@ const SETTINGS6: &[(&str, &str)] = &[("accept_ra", "0"), ("accept_dad", "0")];
 
 /// Opens the container's namespace, which must not be the node's own.
 pub(crate) fn open_netns(path: &std::path::Path) -> Result<Netns, Error> {
-    let netns = Netns::open(path)?;
+    let netns = Netns::open(path).map_err(|error| match error {
+        // Whatever keeps us from opening it (permission, too many links) is wrong with the path.
+        NetnsError::Io { .. } => Error::NetnsRefused(error),
+        NetnsError::Missing(_) | NetnsError::NotNetns { .. } | NetnsError::Netlink(_) => Error::from(error),
+    })?;
     let is_node = |other: Result<Netns, _>| other.is_ok_and(|other| other.id() == netns.id());
     // The second one matters where the agent has a namespace of its own: the machine's is not for it either.
     if Netns::current()?.id() == netns.id() || is_node(Netns::open("/proc/1/ns/net")) {
