@@ -61,13 +61,21 @@ pub fn attach_netdev(pins: &Path, ifname: &str, ifindex: u32) -> Result<(), Load
     attach(pins, ifname, ifindex, Place::FromNetdev)
 }
 
-/// Detaches whatever is attached to `ifname` under `pins`. Nothing there is no error.
+/// Detaches whatever is attached to `ifname` under `pins`; when this returns, it no longer runs. Nothing there is
+/// no error.
 ///
 /// # Errors
-/// A pin cannot be removed.
+/// The kernel refuses, or a pin cannot be removed.
 pub fn detach(pins: &Path, ifname: &str) -> Result<(), LoaderError> {
     for hook in [TcxHook::Ingress, TcxHook::Egress] {
-        remove_pin(&link_pin(pins, ifname, hook))?;
+        let pin = link_pin(pins, ifname, hook);
+        let Some(link) = open_link(&pin)? else { continue };
+        match sys::detach_link(link.as_fd()) {
+            // Its interface is gone, and with it everything it could do.
+            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => {}
+            result => result.map_err(pin_failed("detach", &pin))?,
+        }
+        remove_pin(&pin)?;
     }
     Ok(())
 }

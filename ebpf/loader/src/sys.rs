@@ -34,6 +34,7 @@ const MAP_LOOKUP_BATCH: u32 = 24;
 const MAP_UPDATE_BATCH: u32 = 26;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
+const LINK_DETACH: u32 = 34;
 
 const MAP_TYPE_HASH: u32 = 1;
 
@@ -391,6 +392,17 @@ struct LinkUpdate {
 pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut call = LinkUpdate { link: raw(link), program: raw(program), flags: 0, old_program: 0 };
     bpf(LINK_UPDATE, &mut call).map(drop)
+}
+
+#[repr(C)]
+struct LinkDetach {
+    link: u32,
+}
+
+/// Takes a link's program from its interface now. The last descriptor or pin of a link does so as well, but the
+/// kernel gets to it later, and until then the same program cannot be attached again.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_DETACH, &mut LinkDetach { link: raw(link) }).map(drop)
 }
 
 #[repr(C)]
