@@ -12,6 +12,9 @@ pub const ETHERNET_LENGTH: usize = 14;
 /// How many IPv6 extension headers are followed before the packet is refused.
 pub const EXTENSION_HEADERS_MAX: usize = 6;
 
+/// How many IPv4 options (padding included) are read before the packet is refused.
+pub const OPTIONS_MAX: usize = 8;
+
 /// IANA numbers the parser looks at.
 pub mod protocol {
     /// ICMP for IPv4.
@@ -463,8 +466,7 @@ fn packet_end<B: Bytes + ?Sized, const QUOTED: bool>(
 #[inline(always)]
 fn asks_for_source_route<B: Bytes + ?Sized>(bytes: &B, at: usize, end: usize) -> Result<bool, ParseError> {
     let mut at = at;
-    // 40 bytes of options at most.
-    for _ in 0..40 {
+    for _ in 0..OPTIONS_MAX {
         if at >= end {
             return Ok(false);
         }
@@ -482,7 +484,7 @@ fn asks_for_source_route<B: Bytes + ?Sized>(bytes: &B, at: usize, end: usize) ->
             }
         }
     }
-    Ok(false)
+    if at >= end { Ok(false) } else { Err(ParseError::Invalid) }
 }
 
 /// Follows IPv6 extension headers from `at`; returns where the transport header begins and the fragment offset.
