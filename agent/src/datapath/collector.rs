@@ -1,0 +1,83 @@
+//! Clears away what is over: connections that expired, and whatever is left of endpoints that are gone.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use sluice_ebpf_loader::conntrack::{self, Conntrack};
+use sluice_ebpf_loader::counters::CountersReader;
+use sluice_types::EndpointId;
+
+use crate::report::chain;
+
+/// How often expired connections are cleared away.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is left of endpoints that are gone.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Forget {
+    /// Their numbers.
+    pub endpoints: Vec<EndpointId>,
+    /// Their addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Hands work to the collecting thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Collector(Sender<Forget>);
+
+impl Collector {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(conntrack: Conntrack, counters: CountersReader) -> io::Result<Self> {
+        let (sender, receiver) = channel();
+        std::thread::Builder::new()
+            .name("sluice-collect".to_owned())
+            .spawn(move || run(&receiver, &conntrack, &counters))?;
+        Ok(Self(sender))
+    }
+
+    /// Forgets connections and counters.
+    pub(crate) fn forget(&self, forget: Forget) {
+        if self.0.send(forget).is_err() {
+            tracing::error!("the collecting thread has stopped");
+        }
+    }
+}
+
+fn run(receiver: &Receiver<Forget>, conntrack: &Conntrack, counters: &CountersReader) {
+    loop {
+        match receiver.recv_timeout(INTERVAL) {
+            Ok(first) => {
+                let mut forget = first;
+                for more in receiver.try_iter() {
+                    forget.endpoints.extend(more.endpoints);
+                    forget.addresses.extend(more.addresses);
+                }
+                carry_out(&forget, conntrack, counters);
+            }
+            Err(RecvTimeoutError::Timeout) => match conntrack.collect(conntrack::now()) {
+                Ok(collected) => tracing::trace!(?collected, "connections collected"),
+                Err(error) => tracing::error!(error = chain(&error), "expired connections not cleared away"),
+            },
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn carry_out(forget: &Forget, conntrack: &Conntrack, counters: &CountersReader) {
+    for address in &forget.addresses {
+        match conntrack.purge(*address) {
+            Ok(removed) => tracing::debug!(%address, removed, "connections forgotten"),
+            Err(error) => tracing::error!(%address, error = chain(&error), "connections not forgotten"),
+        }
+    }
+    for endpoint in &forget.endpoints {
+        if let Err(error) = counters.forget(*endpoint) {
+            tracing::error!(endpoint.id = %endpoint, error = chain(&error), "counters not forgotten");
+        }
+    }
+}

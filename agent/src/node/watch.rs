@@ -1,0 +1,127 @@
+//! Looks at the node again and again: its addresses, its links, its devices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use sluice_client::model::Problem;
+use sluice_netlink::{Error, Netlink};
+
+use super::{devices, masquerade, routers};
+use crate::event::Event;
+use crate::report::chain;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the node's set-up follows.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeSettings {
+    /// Pins of the datapath.
+    pub pins: PathBuf,
+    /// Devices by name; empty for those of the default routes.
+    pub devices: Vec<String>,
+    /// Router addresses.
+    pub routers: Vec<IpAddr>,
+    /// Pools of which what leaves is masqueraded.
+    pub masqueraded: Vec<IpNet>,
+}
+
+/// The watching thread's knowledge.
+#[derive(Debug)]
+pub(crate) struct NodeWatch {
+    netlink: Netlink,
+    settings: NodeSettings,
+    is_masqueraded: bool,
+    last_addresses: Option<BTreeSet<IpAddr>>,
+    last_node: Option<(Vec<String>, Vec<Problem>)>,
+}
+
+impl NodeWatch {
+    /// Watches the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// There is no netlink socket.
+    pub(crate) fn new(settings: NodeSettings) -> Result<Self, Error> {
+        let netlink = Netlink::open()?;
+        Ok(Self { netlink, settings, is_masqueraded: false, last_addresses: None, last_node: None })
+    }
+
+    /// Sets up what is missing and says what changed.
+    pub(crate) fn look(&mut self) -> Vec<Event> {
+        let mut problems = Vec::new();
+        if let Err(error) = routers::set_up_routers(&mut self.netlink, &self.settings.routers) {
+            problems.push(problem("router addresses", "pods cannot name the node by them", &error));
+        }
+        self.masquerade(&mut problems);
+        let (devices, more) =
+            devices::attach_all(&mut self.netlink, &self.settings.pins, &self.settings.devices);
+        problems.extend(more);
+        let mut events = Vec::new();
+        match addresses(&mut self.netlink) {
+            Ok(addresses) => {
+                if self.last_addresses.as_ref() != Some(&addresses) {
+                    self.last_addresses = Some(addresses.clone());
+                    events.push(Event::NodeAddresses(addresses));
+                }
+            }
+            Err(error) => {
+                problems.push(problem("node addresses", "the last known ones stay in force", &error))
+            }
+        }
+        match links(&mut self.netlink) {
+            Ok(links) => events.push(Event::Links(links)),
+            Err(error) => problems.push(problem("links", "pods without interface are not noticed", &error)),
+        }
+        let node = (devices, problems);
+        if self.last_node.as_ref() != Some(&node) {
+            let (devices, problems) = node.clone();
+            self.last_node = Some(node);
+            events.push(Event::Node { devices, problems });
+        }
+        events
+    }
+
+    fn masquerade(&mut self, problems: &mut Vec<Problem>) {
+        if self.is_masqueraded || self.settings.masqueraded.is_empty() {
+            return;
+        }
+        match masquerade::install(&self.settings.masqueraded) {
+            Ok(()) => self.is_masqueraded = true,
+            Err(error) => problems.push(problem("masquerade", "pods have no way to the outside", &error)),
+        }
+    }
+
+    /// Looks every two seconds until nobody listens.
+    pub(crate) fn run(mut self, send: impl Fn(Event) -> bool) {
+        loop {
+            std::thread::sleep(INTERVAL);
+            for event in self.look() {
+                if !send(event) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// All addresses of the namespace.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn addresses(netlink: &mut Netlink) -> Result<BTreeSet<IpAddr>, Error> {
+    Ok(netlink.addresses(None)?.into_iter().map(|address| address.net.addr()).collect())
+}
+
+/// All links of the namespace.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn links(netlink: &mut Netlink) -> Result<BTreeMap<u32, String>, Error> {
+    Ok(netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect())
+}
+
+fn problem(object: &str, meaning: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem { object: object.to_owned(), message: format!("{meaning}: {}", chain(error)) }
+}

@@ -1,0 +1,253 @@
+//! The text of one file becomes objects, each good as a whole or refused with a reason.
+
+use std::collections::BTreeMap;
+
+use sluice_api as api;
+use sluice_policy::{NamedPort, ParseError, PolicyKind, PolicyRef, Rule, parse};
+use sluice_types::Protocol;
+
+use super::{NamespaceObject, Object, ObjectKey, PodObject, PolicyObject};
+
+const DEFAULT: &str = "default";
+/// How many errors of one document are shown.
+const ERRORS_SHOWN_MAX: usize = 5;
+
+/// One document that means something to us.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Document {
+    /// Where it begins, from 1.
+    pub(super) line: u32,
+    /// Which object it is; none if even that cannot be read.
+    pub(super) key: Option<ObjectKey>,
+    /// The object and its text form, or what is wrong.
+    pub(super) content: Result<Good, String>,
+}
+
+/// An object with what is stored of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Good {
+    pub(super) object: Object,
+    /// As users write it, with version and kind.
+    pub(super) json: serde_json::Value,
+    pub(super) line: u32,
+}
+
+/// Reads all documents. Kinds that mean nothing to us are left out.
+pub(super) fn read(text: &str, origin: &str, config: &sluice_policy::Config) -> Vec<Document> {
+    api::read_manifests(text).into_iter().filter_map(|manifest| document(manifest, origin, config)).collect()
+}
+
+fn document(manifest: api::Manifest, origin: &str, config: &sluice_policy::Config) -> Option<Document> {
+    let line = manifest.line;
+    let named = key_of(&manifest);
+    let origin = format!("{origin}:{line}");
+    let content = match manifest.content {
+        Err(error) => Err(error.to_string()),
+        Ok(api::Object::Pod(pod)) => {
+            let json = to_json("v1", "Pod", &pod);
+            Ok((Object::Pod(pod_object(*pod)), json))
+        }
+        Ok(api::Object::Namespace(namespace)) => {
+            let json = to_json("v1", "Namespace", &namespace);
+            let labels = namespace.metadata.labels.unwrap_or_default();
+            Ok((Object::Namespace(NamespaceObject { name: namespace.metadata.name, labels }), json))
+        }
+        Ok(api::Object::CiliumNetworkPolicy(policy)) => {
+            let json = to_json("cilium.io/v2", "CiliumNetworkPolicy", &policy);
+            policy_object((&*policy).into(), parse::cilium_network_policy(&policy, config), json, origin)
+        }
+        Ok(api::Object::CiliumClusterwideNetworkPolicy(policy)) => {
+            let json = to_json("cilium.io/v2", "CiliumClusterwideNetworkPolicy", &policy);
+            let rules = parse::cilium_clusterwide_network_policy(&policy, config);
+            policy_object((&*policy).into(), rules, json, origin)
+        }
+        Ok(api::Object::NetworkPolicy(policy)) => {
+            let json = to_json("networking.k8s.io/v1", "NetworkPolicy", &policy);
+            policy_object((&*policy).into(), parse::network_policy(&policy, config), json, origin)
+        }
+        // A kind that means nothing to us.
+        Ok(_) => return None,
+    };
+    let content = content.map(|(object, json)| Good { object, json, line });
+    let key = content.as_ref().ok().map(|good| good.object.key()).or(named);
+    Some(Document { line, key, content })
+}
+
+/// Which object a manifest is about, as far as its head can be read.
+fn key_of(manifest: &api::Manifest) -> Option<ObjectKey> {
+    if manifest.name.is_empty() {
+        return None;
+    }
+    let name = manifest.name.clone();
+    let namespace =
+        manifest.namespace.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| DEFAULT.to_owned());
+    let group = manifest.api_version.split('/').next().unwrap_or_default();
+    Some(match (group, manifest.kind.as_str()) {
+        ("v1", "Pod") => ObjectKey::Pod(namespace, name),
+        ("v1", "Namespace") => ObjectKey::Namespace(name),
+        ("cilium.io", "CiliumNetworkPolicy") => policy_key(PolicyKind::Cnp, namespace, name),
+        ("cilium.io", "CiliumClusterwideNetworkPolicy") => policy_key(PolicyKind::Ccnp, String::new(), name),
+        ("networking.k8s.io", "NetworkPolicy") => policy_key(PolicyKind::Knp, namespace, name),
+        _ => return None,
+    })
+}
+
+fn policy_key(kind: PolicyKind, namespace: String, name: String) -> ObjectKey {
+    ObjectKey::Policy(PolicyRef { kind, namespace, name })
+}
+
+fn to_json<T: serde::Serialize>(api_version: &str, kind: &str, object: &T) -> serde_json::Value {
+    // Policies were read from such values and pods hold maps with text keys, so this cannot fail; null would be
+    // noticed when it is read again.
+    let mut json = serde_json::to_value(object).unwrap_or_default();
+    if let Some(fields) = json.as_object_mut() {
+        fields.insert("apiVersion".to_owned(), api_version.into());
+        fields.insert("kind".to_owned(), kind.into());
+    }
+    json
+}
+
+fn policy_object(
+    reference: PolicyRef,
+    rules: Result<Vec<Rule>, Vec<ParseError>>,
+    json: serde_json::Value,
+    origin: String,
+) -> Result<(Object, serde_json::Value), String> {
+    match rules {
+        Ok(rules) => {
+            Ok((Object::Policy(PolicyObject { reference, rules, object: json.clone(), origin }), json))
+        }
+        Err(errors) => Err(all(&errors)),
+    }
+}
+
+fn all(errors: &[ParseError]) -> String {
+    let mut texts: Vec<String> = errors.iter().take(ERRORS_SHOWN_MAX).map(ToString::to_string).collect();
+    if errors.len() > ERRORS_SHOWN_MAX {
+        texts.push(format!("and {} more", errors.len() - ERRORS_SHOWN_MAX));
+    }
+    texts.join("; ")
+}
+
+fn pod_object(pod: api::Pod) -> PodObject {
+    let named = |text: Option<String>| text.filter(|text| !text.is_empty());
+    PodObject {
+        namespace: named(pod.metadata.namespace.clone()).unwrap_or_else(|| DEFAULT.to_owned()),
+        name: pod.metadata.name.clone(),
+        uid: named(pod.metadata.uid.clone()),
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+        service_account: named(pod.spec.service_account_name.clone()).unwrap_or_else(|| DEFAULT.to_owned()),
+        ports: named_ports(&pod.spec),
+    }
+}
+
+/// The names of a pod's ports. One that makes no sense, or comes again with another number, names nothing: a policy
+/// that uses it then matches nothing.
+fn named_ports(spec: &api::workload::PodSpec) -> Vec<NamedPort> {
+    let containers = [&spec.containers, &spec.init_containers];
+    let ports =
+        containers.into_iter().flatten().flatten().filter_map(|container| container.ports.as_ref()).flatten();
+    let mut names: BTreeMap<(String, Protocol), Option<u16>> = BTreeMap::new();
+    for port in ports {
+        let Some(name) = port.name.as_ref().filter(|name| !name.is_empty()) else { continue };
+        let protocol = match port.protocol.as_deref() {
+            None | Some("TCP" | "") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            Some(_) => continue,
+        };
+        let number = u16::try_from(port.container_port).ok().filter(|number| *number != 0);
+        names
+            .entry((name.to_ascii_lowercase(), protocol))
+            .and_modify(|known| *known = known.filter(|known| Some(*known) == number))
+            .or_insert(number);
+    }
+    names
+        .into_iter()
+        .filter_map(|((name, protocol), port)| Some(NamedPort { name, protocol, port: port? }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(text: &str) -> Vec<Document> {
+        read(text, "f.yaml", &sluice_policy::Config::default())
+    }
+
+    #[test]
+    fn a_pod_with_ports() {
+        let text = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, uid: u1, labels: {app: web}}
+spec:
+  containers:
+  - name: c
+    ports:
+    - {name: HTTP, containerPort: 80}
+    - {name: dns, containerPort: 53, protocol: UDP}
+    - {name: twice, containerPort: 1}
+    - {name: twice, containerPort: 2}
+    - {name: big, containerPort: 70000}
+    - {containerPort: 9}
+";
+        let documents = documents(text);
+        let Ok(Good { object: Object::Pod(pod), .. }) = &documents[0].content else {
+            panic!("{documents:?}")
+        };
+        assert_eq!((pod.namespace.as_str(), pod.uid.as_deref()), ("default", Some("u1")));
+        assert_eq!(pod.service_account, "default");
+        let ports: Vec<_> = pod.ports.iter().map(|port| (port.name.as_str(), port.port)).collect();
+        assert_eq!(ports, [("dns", 53), ("http", 80)], "contradictions and nonsense name nothing");
+    }
+
+    #[test]
+    fn each_document_is_read_on_its_own() {
+        let text = "
+kind: ConfigMap
+apiVersion: v1
+metadata: {name: x}
+---
+kind: Namespace
+apiVersion: v1
+metadata: {name: a, labels: {team: x}}
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: p, namespace: a}
+spec: {podSelectr: {}}
+---
+{broken
+";
+        let documents = documents(text);
+        assert_eq!(documents.len(), 3, "{documents:#?}");
+        assert_eq!(documents[0].key, Some(ObjectKey::Namespace("a".into())));
+        assert_eq!(documents[1].key, Some(policy_key(PolicyKind::Knp, "a".into(), "p".into())));
+        let error = documents[1].content.as_ref().unwrap_err();
+        assert!(error.contains("line 13") && error.contains("podSelector"), "{error}");
+        assert_eq!(documents[2].key, None);
+        assert!(documents[2].content.is_err());
+    }
+
+    #[test]
+    fn what_is_stored_reads_back() {
+        let text = "
+kind: Pod
+apiVersion: v1
+metadata: {name: web, labels: {app: web}}
+---
+kind: CiliumNetworkPolicy
+apiVersion: cilium.io/v2
+metadata: {name: p, namespace: shop}
+spec: {endpointSelector: {}, ingress: [{}]}
+";
+        for document in documents(text) {
+            let good = document.content.unwrap();
+            let again = documents(&good.json.to_string()).remove(0).content.unwrap();
+            assert_eq!(again.json, good.json);
+            assert_eq!(again.object.key(), good.object.key());
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! What is out of date becomes one batch of steps.
+//!
+//! Order: what must be on disk before it is used; endpoints that go; policies; ipcache; what may leave the disk only
+//! now.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sluice_client::model::EndpointState;
+use sluice_ebpf_common::{EndpointFlags, EndpointInfo};
+use sluice_policy::map_state::{Entry, Key, MapState};
+use sluice_policy::{EndpointPolicy, NamedPort, Subject};
+use sluice_types::{EndpointId, Identity, IdentityScope};
+
+use super::executed::Installed;
+use super::{InFlight, State};
+use crate::effect::{Amendment, Batch, Installation, Record, Step};
+use crate::event::Now;
+use crate::observe::EndpointName;
+
+/// A change in place that touches more entries is a new map instead.
+const AMEND_MAX: usize = 512;
+
+/// How one table becomes another.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Difference {
+    /// They are the same.
+    None,
+    /// By adding and removing entries that no packet can ask for.
+    InPlace {
+        /// To add.
+        add: Vec<(Key, Entry)>,
+        /// To remove.
+        remove: Vec<Key>,
+    },
+    /// Only as a whole.
+    Whole,
+}
+
+/// What an endpoint's policy needs.
+enum Work {
+    Nothing,
+    Amend {
+        add: Vec<(Key, Entry)>,
+        remove: Vec<Key>,
+    },
+    /// The policy stays, the entry changes.
+    Entry,
+    Install,
+}
+
+impl State {
+    /// The steps for everything that is out of date, and the note of what they will have done.
+    pub(super) fn next_batch(&mut self, now: Now) -> Batch {
+        self.mark_dirty();
+        let mut flight = InFlight { pending: std::mem::take(&mut self.pending), ..InFlight::default() };
+        let mut steps = self.removal_steps(&mut flight, now);
+        steps.extend(self.policy_steps(&mut flight, now));
+        steps.extend(self.ipcache_step(&mut flight, now));
+        let mut all = self.records(&mut flight, now);
+        all.append(&mut steps);
+        all.extend(flight.removals.iter().map(|removal| Step::Store(Record::EndpointGone(removal.id))));
+        self.in_flight = Some(flight);
+        Batch { steps: all }
+    }
+
+    /// Endpoints whose policy a change touches must be resolved; the others have the new revision as it is.
+    fn mark_dirty(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        let revision = self.repository.revision();
+        let mut known: HashMap<Option<Identity>, bool> = HashMap::new();
+        for endpoint in self.endpoints.values_mut() {
+            let is_affected = !changed.is_empty()
+                && *known.entry(endpoint.identity).or_insert_with(|| changed.affects(&endpoint.labels));
+            if is_affected {
+                endpoint.is_dirty = true;
+                endpoint.retry_at = None;
+                if endpoint.state == EndpointState::Ready {
+                    endpoint.state = EndpointState::WaitingToRegenerate;
+                }
+            } else if !endpoint.is_dirty && endpoint.state == EndpointState::Ready {
+                endpoint.realized_revision = revision;
+            }
+        }
+    }
+
+    fn removal_steps(&mut self, flight: &mut InFlight, now: Now) -> Vec<Step> {
+        let (due, later) = std::mem::take(&mut self.removals)
+            .into_iter()
+            .partition(|removal| removal.retry_at.is_none_or(|at| at <= now.instant));
+        self.removals = later;
+        flight.removals = due;
+        let strangers = std::mem::take(&mut self.strangers).into_iter().map(Step::Unbind);
+        strangers.chain(flight.removals.iter().map(|removal| Step::Remove(removal.id))).collect()
+    }
+
+    fn policy_steps(&mut self, flight: &mut InFlight, now: Now) -> Vec<Step> {
+        let dirty: Vec<EndpointId> = self
+            .endpoints
+            .values()
+            .filter(|known| known.is_dirty && known.retry_at.is_none_or(|at| at <= now.instant))
+            .map(|known| known.id)
+            .collect();
+        let mut resolved: HashMap<(Identity, Vec<NamedPort>, bool), Arc<EndpointPolicy>> = HashMap::new();
+        let mut compared: HashMap<(usize, usize), Difference> = HashMap::new();
+        let mut plan = Plan::default();
+        for id in dirty {
+            let Some(subject) = self.subject(id) else {
+                plan.entries.extend(self.close(id, flight));
+                continue;
+            };
+            let key = (subject.identity, subject.named_ports.clone(), subject.audit);
+            let policy = Arc::clone(resolved.entry(key).or_insert_with(|| self.repository.resolve(&subject)));
+            self.names.policy(&policy, &self.repository);
+            let work = self.work(id, &policy, &mut compared);
+            self.plan_one(id, policy, work, &mut plan, flight, now);
+        }
+        plan.steps()
+    }
+
+    /// Who the endpoint is to the policy engine; none without identity.
+    fn subject(&self, id: EndpointId) -> Option<Subject> {
+        let endpoint = self.endpoints.get(&id)?;
+        let identity = endpoint.identity?;
+        let pod = endpoint.attachment.pod().and_then(|key| self.objects.pods.get(&key));
+        let named_ports = pod.map(|pod| pod.ports.clone()).unwrap_or_default();
+        let audit = endpoint.is_audit(self.settings.audit);
+        Some(Subject { identity, labels: endpoint.labels.clone(), named_ports, audit })
+    }
+
+    fn work(
+        &self,
+        id: EndpointId,
+        policy: &Arc<EndpointPolicy>,
+        compared: &mut HashMap<(usize, usize), Difference>,
+    ) -> Work {
+        let Some(endpoint) = self.endpoints.get(&id) else { return Work::Nothing };
+        let info = &endpoint.realized.info;
+        let Some(before) = endpoint.realized.policy.as_ref().filter(|_| endpoint.is_enforced()) else {
+            return Work::Install;
+        };
+        let key = (Arc::as_ptr(&before.map_state).addr(), Arc::as_ptr(&policy.map_state).addr());
+        let difference = compared
+            .entry(key)
+            .or_insert_with(|| compare(&before.map_state, &policy.map_state, |peer| self.is_unused(peer)));
+        match difference {
+            _ if endpoint.info(info.revision).as_ref() != Some(info) => match difference {
+                Difference::None => Work::Entry,
+                Difference::InPlace { .. } | Difference::Whole => Work::Install,
+            },
+            Difference::None => Work::Nothing,
+            Difference::InPlace { add, remove } => Work::Amend { add: add.clone(), remove: remove.clone() },
+            Difference::Whole => Work::Install,
+        }
+    }
+
+    /// Whether no packet can have this identity: nothing in the kernel maps to it.
+    fn is_unused(&self, identity: Identity) -> bool {
+        let is_mapped_by_us = matches!(identity.scope(), IdentityScope::Cluster | IdentityScope::Local);
+        is_mapped_by_us
+            && self.ipcache.uses(identity) == 0
+            && !self.endpoints.values().any(|known| known.realized.info.identity == identity.as_u32())
+    }
+
+    fn plan_one(
+        &mut self,
+        id: EndpointId,
+        policy: Arc<EndpointPolicy>,
+        work: Work,
+        plan: &mut Plan,
+        flight: &mut InFlight,
+        now: Now,
+    ) {
+        let revision = match work {
+            Work::Install | Work::Entry => Some(self.numbers.revision()),
+            Work::Nothing | Work::Amend { .. } => None,
+        };
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
+        endpoint.is_dirty = false;
+        let Some(info) = endpoint.info(revision.unwrap_or(endpoint.realized.info.revision)) else { return };
+        self.names.endpoint(id, Some(EndpointName::new(endpoint.attachment.pod(), &policy)));
+        match work {
+            Work::Nothing => {
+                endpoint.realized.policy = Some(policy);
+                endpoint.realized_revision = self.repository.revision();
+                if endpoint.state != EndpointState::Ready {
+                    endpoint.succeeded();
+                    endpoint.note(EndpointState::Ready, "its policy is the same as before", now);
+                }
+                return;
+            }
+            Work::Entry => plan.entries.push(info),
+            Work::Install => plan.install(&policy, info),
+            Work::Amend { add, remove } => {
+                plan.amend(&policy, endpoint.realized.policy.as_ref(), id, add, remove)
+            }
+        }
+        let message = format!("policy revision {}", self.repository.revision());
+        endpoint.note(EndpointState::Regenerating, message, now);
+        let generation = endpoint.generation;
+        let repository_revision = self.repository.revision();
+        flight.installs.push(Installed { id, generation, policy, info, repository_revision });
+    }
+
+    /// Takes the ready bit from an endpoint that has no identity.
+    fn close(&mut self, id: EndpointId, flight: &mut InFlight) -> Option<EndpointInfo> {
+        let endpoint = self.endpoints.get_mut(&id)?;
+        endpoint.is_dirty = false;
+        if !endpoint.is_enforced() {
+            return None;
+        }
+        flight.closed.push(id);
+        Some(EndpointInfo { flags: EndpointFlags::default(), ..endpoint.realized.info })
+    }
+
+    fn ipcache_step(&mut self, flight: &mut InFlight, now: Now) -> Option<Step> {
+        if self.ipcache_retry.is_some_and(|at| at > now.instant) {
+            return None;
+        }
+        self.ipcache_retry = None;
+        flight.ipcache = self.ipcache.take_changes();
+        let changes = flight.ipcache.clone();
+        if changes.set.is_empty() && changes.remove.is_empty() {
+            return None;
+        }
+        Some(Step::Ipcache { set: changes.set, remove: changes.remove })
+    }
+
+    /// What must be on disk before anything of the batch happens.
+    fn records(&mut self, flight: &mut InFlight, now: Now) -> Vec<Step> {
+        // Whoever waits for an answer has a try of its own: it must not be answered before the disk has it.
+        let is_waited_for = !flight.pending.is_empty() || !self.creating.is_empty();
+        if self.unstored.retry_at.is_some_and(|at| at > now.instant) && !is_waited_for {
+            return Vec::new();
+        }
+        self.unstored.retry_at = None;
+        let mut records = Vec::new();
+        if std::mem::take(&mut self.unstored.ipam) {
+            records.push(Record::Ipam(self.ipam.record()));
+        }
+        records.extend(self.numbers.to_store().map(Record::Numbers));
+        if std::mem::take(&mut self.unstored.identities) {
+            records.push(Record::Identities(self.identities.records()));
+        }
+        for endpoint in self.endpoints.values_mut().filter(|known| !known.is_stored) {
+            if let Some(record) = endpoint.record() {
+                endpoint.is_stored = true;
+                flight.stored.push(endpoint.id);
+                records.push(Record::Endpoint(Box::new(record)));
+            }
+        }
+        records.into_iter().map(Step::Store).collect()
+    }
+}
+
+/// Policies by who shares them.
+#[derive(Default)]
+struct Plan {
+    installs: BTreeMap<usize, Installation>,
+    amendments: BTreeMap<(usize, usize), Amendment>,
+    entries: Vec<EndpointInfo>,
+}
+
+impl Plan {
+    fn install(&mut self, policy: &Arc<EndpointPolicy>, info: EndpointInfo) {
+        self.installs
+            .entry(Arc::as_ptr(&policy.map_state).addr())
+            .or_insert_with(|| Installation { policy: Arc::clone(policy), endpoints: Vec::new() })
+            .endpoints
+            .push(info);
+    }
+
+    fn amend(
+        &mut self,
+        policy: &Arc<EndpointPolicy>,
+        before: Option<&Arc<EndpointPolicy>>,
+        id: EndpointId,
+        add: Vec<(Key, Entry)>,
+        remove: Vec<Key>,
+    ) {
+        let key = (before.map_or(0, |before| Arc::as_ptr(before).addr()), Arc::as_ptr(policy).addr());
+        self.amendments
+            .entry(key)
+            .or_insert_with(|| Amendment { endpoints: Vec::new(), policy: Arc::clone(policy), add, remove })
+            .endpoints
+            .push(id);
+    }
+
+    fn steps(self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if !self.amendments.is_empty() {
+            steps.push(Step::Amend(self.amendments.into_values().collect()));
+        }
+        if !self.installs.is_empty() {
+            steps.push(Step::Install(self.installs.into_values().collect()));
+        }
+        if !self.entries.is_empty() {
+            steps.push(Step::Endpoint(self.entries));
+        }
+        steps
+    }
+}
+
+/// How `before` becomes `after`. In place only by entries of peers that are `unused`.
+pub(super) fn compare(before: &MapState, after: &MapState, unused: impl Fn(Identity) -> bool) -> Difference {
+    if before.audit_ingress != after.audit_ingress || before.audit_egress != after.audit_egress {
+        return Difference::Whole;
+    }
+    if std::ptr::eq(before, after) || before.entries == after.entries {
+        return Difference::None;
+    }
+    let mut add = Vec::new();
+    for (key, entry) in &after.entries {
+        match before.entries.get(key) {
+            Some(same) if same == entry => {}
+            Some(_) => return Difference::Whole,
+            None => add.push((*key, *entry)),
+        }
+        if add.len() > AMEND_MAX {
+            return Difference::Whole;
+        }
+    }
+    let remove: Vec<Key> =
+        before.entries.keys().filter(|key| !after.entries.contains_key(key)).copied().collect();
+    if add.len() + remove.len() > AMEND_MAX {
+        return Difference::Whole;
+    }
+    let mut peers: HashMap<Identity, bool> = HashMap::new();
+    let mut is_harmless =
+        |key: &Key| key.peer.is_some_and(|peer| *peers.entry(peer).or_insert_with(|| unused(peer)));
+    if add.iter().all(|(key, _)| is_harmless(key)) && remove.iter().all(is_harmless) {
+        Difference::InPlace { add, remove }
+    } else {
+        Difference::Whole
+    }
+}

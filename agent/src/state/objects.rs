@@ -1,0 +1,143 @@
+//! What the sources say: pods, namespaces, policies; and what follows from a change.
+
+use std::collections::BTreeMap;
+
+use sluice_client::model::Problem;
+use sluice_policy::PolicyRef;
+use sluice_policy::labels::pod_labels;
+use sluice_types::Labels;
+
+use super::State;
+use crate::effect::Effect;
+use crate::event::{Answer, Now};
+use crate::ipcache::Claim;
+use crate::source::{Object, ObjectKey, PodObject, PolicyObject, RefusedObject, SourceChanges};
+
+/// The objects in force.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    pub(super) pods: BTreeMap<(String, String), PodObject>,
+    pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) policies: BTreeMap<PolicyRef, PolicyObject>,
+    pub(super) refused: BTreeMap<ObjectKey, RefusedObject>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Objects {
+    /// The labels of a pod's identity.
+    pub(super) fn labels_of(&self, pod: &PodObject, cluster: &str) -> Labels {
+        let none = BTreeMap::new();
+        let namespace_labels = self.namespaces.get(&pod.namespace).unwrap_or(&none);
+        pod_labels(&pod.labels, &pod.namespace, namespace_labels, &pod.service_account, cluster)
+    }
+}
+
+impl State {
+    /// Takes over what changed in the sources.
+    pub(super) fn source_changed(&mut self, changes: SourceChanges, now: Now) -> Vec<Effect> {
+        let mut pods = Vec::new();
+        let mut are_policies_changed = false;
+        for key in changes.removed {
+            are_policies_changed |= matches!(key, ObjectKey::Policy(_));
+            self.remove_object(key, &mut pods);
+        }
+        for object in changes.set {
+            are_policies_changed |= matches!(object, Object::Policy(_));
+            self.set_object(object, &mut pods);
+        }
+        self.objects.refused = changes.refused;
+        self.objects.problems = changes.problems;
+        self.is_source_read = true;
+        // Pods first: their labels may be what the new policies select.
+        pods.sort();
+        pods.dedup();
+        for pod in pods {
+            self.pod_changed(&pod, now);
+        }
+        if are_policies_changed {
+            self.follow_prefixes(now);
+        }
+        let mut effects = self.retry_waiting_for_pod(now);
+        for (ticket, result) in changes.answers {
+            let revision = self.repository.revision();
+            let answer = result.map(|mut applied| {
+                applied.revision = revision;
+                Answer::Applied(applied)
+            });
+            effects.push(Effect::Answer(ticket, answer));
+        }
+        effects
+    }
+
+    fn set_object(&mut self, object: Object, pods: &mut Vec<(String, String)>) {
+        match object {
+            Object::Pod(pod) => {
+                let key = (pod.namespace.clone(), pod.name.clone());
+                self.objects.pods.insert(key.clone(), pod);
+                pods.push(key);
+            }
+            Object::Namespace(namespace) => {
+                pods.extend(self.pods_in(&namespace.name));
+                self.objects.namespaces.insert(namespace.name, namespace.labels);
+            }
+            Object::Policy(policy) => {
+                let known = self.objects.policies.get(&policy.reference);
+                // A file that was only renamed changes nothing.
+                if known.is_none_or(|known| known.rules != policy.rules) {
+                    let changed = self.repository.upsert(policy.reference.clone(), policy.rules.clone());
+                    self.changed.merge(changed);
+                }
+                self.objects.policies.insert(policy.reference.clone(), policy);
+            }
+        }
+    }
+
+    fn remove_object(&mut self, key: ObjectKey, pods: &mut Vec<(String, String)>) {
+        match key {
+            // Its endpoint keeps the last labels: the containers run until the runtime deletes them.
+            ObjectKey::Pod(namespace, name) => {
+                self.objects.pods.remove(&(namespace, name));
+            }
+            ObjectKey::Namespace(name) => {
+                pods.extend(self.pods_in(&name));
+                self.objects.namespaces.remove(&name);
+            }
+            ObjectKey::Policy(reference) => {
+                let changed = self.repository.remove(&reference);
+                self.changed.merge(changed);
+                self.objects.policies.remove(&reference);
+            }
+        }
+    }
+
+    fn pods_in(&self, namespace: &str) -> impl Iterator<Item = (String, String)> + use<> {
+        let keys: Vec<_> = self.by_pod.keys().filter(|(own, _)| own == namespace).cloned().collect();
+        keys.into_iter()
+    }
+
+    /// Gives every prefix that a policy names an identity and its place in the ipcache.
+    fn follow_prefixes(&mut self, now: Now) {
+        let changes = self.prefixes.follow(&self.repository.prefixes(), now.instant);
+        self.label_prefixes(changes.label);
+        for (prefix, identity) in changes.map {
+            self.ipcache.set(prefix, Claim::Prefix, super::executed::entry_of(identity));
+        }
+        let refused = changes.refused;
+        let message = (!refused.is_empty()).then(|| {
+            let first = refused.first().map(ToString::to_string).unwrap_or_default();
+            format!(
+                "no identity is left for {} prefixes, {first} among them: rules do not match them",
+                refused.len()
+            )
+        });
+        self.set_problem("prefix identities", message);
+    }
+
+    pub(super) fn label_prefixes(&mut self, labels: Vec<(sluice_types::Identity, Labels)>) {
+        for (identity, labels) in labels {
+            self.names.identity(identity, Some(&labels));
+            let changed = self.repository.set_identity(identity, labels);
+            self.changed.merge(changed);
+        }
+    }
+}
