@@ -141,7 +141,8 @@ fn interface_json(interface: &Interface, version: SpecVersion) -> Value {
     let mut put = |key: &str, value: Option<Value>| value.map(|value| object.insert(key.to_owned(), value));
     put("mac", interface.mac.clone().map(Value::from));
     put("mtu", interface.mtu.filter(|_| version >= SpecVersion::V1_1_0).map(Value::from));
-    put("sandbox", interface.sandbox.clone().map(Value::from));
+    // Empty, not absent, for an interface of the node: there are readers that insist on it.
+    put("sandbox", Some(interface.sandbox.clone().unwrap_or_default().into()));
     object.into()
 }
 

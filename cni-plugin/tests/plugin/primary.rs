@@ -22,7 +22,7 @@ fn add_check_del() {
     let interfaces = result["interfaces"].as_array().unwrap();
     assert_eq!(
         interfaces[0],
-        json!({ "name": host.name, "mac": host.mac.unwrap().to_string(), "mtu": 1450 })
+        json!({ "name": host.name, "mac": host.mac.unwrap().to_string(), "mtu": 1450, "sandbox": "" })
     );
     assert_eq!((&interfaces[1]["name"], &interfaces[1]["mtu"]), (&json!("eth0"), &json!(1450)));
     assert_eq!(interfaces[1]["sandbox"], pod.netns.path().to_str().unwrap());
