@@ -215,7 +215,8 @@ pub fn load_all(root: &Path, filters: &[String]) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for chapter in folders(root)?.into_iter().filter(|path| !path.ends_with("topologies")) {
         for file in files(&chapter)? {
-            let case = load(root, &file, &topologies).with_context(|| format!("the case {}", file.display()))?;
+            let case =
+                load(root, &file, &topologies).with_context(|| format!("the case {}", file.display()))?;
             if filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str())) {
                 cases.push(case);
             }
@@ -430,7 +431,8 @@ fn file_name(policy: &str) -> String {
 }
 
 fn policies_of(text: &str) -> Result<Vec<Policy>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, yaml()).context("reading YAML")?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(text, yaml()).context("reading YAML")?;
     let mut policies = Vec::new();
     for object in documents.into_iter().filter(|document| !document.is_null()) {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();

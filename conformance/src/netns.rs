@@ -61,6 +61,14 @@ impl Netns {
         Ok(Self { fd, path })
     }
 
+    /// Something that a thread can take along to enter this namespace for good.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn handle(&self) -> Result<NetnsHandle> {
+        Ok(NetnsHandle(self.fd.try_clone().context("copying a descriptor")?))
+    }
+
     /// Runs `work` in a thread that is in this namespace. Sockets made there stay in it.
     ///
     /// # Errors
@@ -77,6 +85,21 @@ impl Netns {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Enters a namespace for good.
+#[derive(Debug)]
+pub struct NetnsHandle(OwnedFd);
+
+impl NetnsHandle {
+    /// The calling thread is in the namespace from now on.
+    ///
+    /// # Errors
+    /// Not root.
+    pub fn enter(&self) -> Result<()> {
+        rustix::thread::move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+            .context("entering a network namespace")
     }
 }
 

@@ -12,8 +12,9 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, AgentFlags, Monitor, binary, spawn_in};
+use crate::agent::{Agent, AgentFlags, Monitor, PATIENCE, binary, spawn_in};
 use crate::netns::Netns;
+use crate::probe::{Answer, Protocol, Question, ask};
 use crate::topology::{
     Labels, NODE_ADDRESSES, PodSpec, Subject, Topology, WORLD_ADDRESSES, namespace_manifest, pod_manifest,
 };
@@ -143,7 +144,30 @@ impl Node {
             dir,
         };
         node.extend_world(&Topology::default())?;
+        node.warm_up()?;
         Ok(node)
+    }
+
+    /// The first packets on a new link may be lost while it comes up.
+    fn warm_up(&self) -> Result<()> {
+        for target in parse_all(&WORLD_ADDRESSES)? {
+            let question = Question {
+                protocol: Protocol::Icmp,
+                source: None,
+                target,
+                port: 8,
+                len: 64,
+                patience: PATIENCE,
+            };
+            for outcome in ask(&self.netns, &[question])? {
+                ensure!(
+                    outcome.answer == Answer::Echoed(None),
+                    "the node does not reach the world at {target}: {:?}",
+                    outcome.answer
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Where the node's files are.

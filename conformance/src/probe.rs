@@ -103,7 +103,7 @@ pub fn ask(netns: &Netns, questions: &[Question]) -> Result<Vec<Outcome>> {
 }
 
 /// A number that no other question carries. SCTP has room for half of it, so that half must be enough.
-fn new_token() -> u64 {
+pub(crate) fn new_token() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed) & u64::from(u32::MAX)
 }

@@ -26,7 +26,8 @@ mod tests {
         /// The first packets on a new link may be lost while it comes up.
         fn warm_up(&self) {
             for target in addresses(SERVER) {
-                let asked = Question { patience: Duration::from_secs(5), ..question(Protocol::Icmp, target, 8) };
+                let asked =
+                    Question { patience: Duration::from_secs(5), ..question(Protocol::Icmp, target, 8) };
                 assert_eq!(ask(&self.client, &[asked]).unwrap()[0].answer, Answer::Echoed(None), "{target}");
             }
         }

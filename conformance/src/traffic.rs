@@ -1,0 +1,130 @@
+//! Traffic that never pauses: numbered datagrams, so that not one lost or leaked goes unnoticed.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::clock;
+use crate::echo::{MESSAGE_LEN, message};
+use crate::netns::Netns;
+use crate::probe::new_token;
+
+/// How many datagrams one socket sends before a new one, with a new connection entry, takes over.
+const DATAGRAMS_PER_SOCKET: usize = 25;
+/// How long answers are waited for after the last datagram.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// What came of a stream.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    /// The tokens of all datagrams.
+    pub tokens: Vec<u64>,
+    /// How many were answered.
+    pub answered: usize,
+    /// When the longest time without an answer was over, and how long it was.
+    pub longest_gap: Duration,
+}
+
+/// Datagrams from one namespace to one target, one every `interval`, until stopped.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Sent>>>,
+}
+
+impl Stream {
+    /// Starts sending.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start(netns: &Netns, target: SocketAddr, interval: Duration) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let inside = netns.handle()?;
+        let thread = std::thread::Builder::new()
+            .name("stream".to_owned())
+            .spawn(move || {
+                inside.enter()?;
+                send(target, interval, &stopped)
+            })
+            .context("starting a stream")?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Stops it and waits for the last answers.
+    ///
+    /// # Errors
+    /// A socket's.
+    pub fn finish(mut self) -> Result<Sent> {
+        self.stop.store(true, Ordering::Relaxed);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(sent)) => sent,
+            Some(Err(_)) | None => bail!("a stream panicked"),
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn send(target: SocketAddr, interval: Duration, stop: &AtomicBool) -> Result<Sent> {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let mut sent = Sent::default();
+    let mut sockets: Vec<UdpSocket> = Vec::new();
+    let mut last_answer = clock::now();
+    let mut next = clock::now();
+    while !stop.load(Ordering::Relaxed) {
+        if sent.tokens.len() % DATAGRAMS_PER_SOCKET == 0 {
+            let socket = UdpSocket::bind(any).context("opening a socket")?;
+            socket.connect(target).with_context(|| format!("connecting to {target}"))?;
+            socket.set_nonblocking(true)?;
+            sockets.push(socket);
+            if sockets.len() > 8 {
+                sockets.remove(0);
+            }
+        }
+        let token = new_token();
+        if let Some(socket) = sockets.last() {
+            socket.send(&message(token, MESSAGE_LEN)).with_context(|| format!("sending to {target}"))?;
+        }
+        sent.tokens.push(token);
+        next += interval;
+        loop {
+            if hear(&sockets, &mut sent) {
+                let now = clock::now();
+                sent.longest_gap = sent.longest_gap.max(now.saturating_duration_since(last_answer));
+                last_answer = now;
+            }
+            let left = next.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(1)));
+        }
+    }
+    let deadline = clock::now() + DRAIN;
+    while clock::now() < deadline && sent.answered < sent.tokens.len() {
+        hear(&sockets, &mut sent);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(sent)
+}
+
+/// Reads what has come; whether anything had.
+fn hear(sockets: &[UdpSocket], sent: &mut Sent) -> bool {
+    let before = sent.answered;
+    let mut buffer = [0; MESSAGE_LEN];
+    for socket in sockets {
+        while socket.recv(&mut buffer).is_ok() {
+            sent.answered += 1;
+        }
+    }
+    sent.answered > before
+}
