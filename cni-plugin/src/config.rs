@@ -58,8 +58,8 @@ pub(crate) struct Config {
     pub(crate) dns: Option<Value>,
     /// `prevResult`.
     pub(crate) previous: Option<Previous>,
-    /// `cni.dev/valid-attachments`, if given.
-    pub(crate) valid_attachments: Option<Vec<Attachment>>,
+    /// `cni.dev/valid-attachments`: what GC leaves. Absent means none, as the reference library means it.
+    pub(crate) valid_attachments: Vec<Attachment>,
 }
 
 /// Who hands out addresses.
@@ -162,12 +162,12 @@ fn previous(root: &Node<'_>, version: SpecVersion) -> Result<Option<Previous>, E
     Ok(Some(Previous { document: document.clone(), result }))
 }
 
-fn valid_attachments(root: &Node<'_>, network: &str) -> Result<Option<Vec<Attachment>>, Error> {
+fn valid_attachments(root: &Node<'_>, network: &str) -> Result<Vec<Attachment>, Error> {
     // The second name stood in drafts of 1.1.0 and is still sent beside the first.
     let key = ["cni.dev/valid-attachments", "cni.dev/attachments"]
         .into_iter()
         .find(|key| root.value().get(*key).is_some_and(|value| !value.is_null()));
-    let Some(key) = key else { return Ok(None) };
+    let Some(key) = key else { return Ok(Vec::new()) };
     let mut attachments = Vec::new();
     for node in root.list(key, ATTACHMENTS_MAX)? {
         let container_id =
@@ -177,7 +177,7 @@ fn valid_attachments(root: &Node<'_>, network: &str) -> Result<Option<Vec<Attach
         check_ifname(ifname).map_err(|reason| node.invalid(&format!("ifname: {reason}")))?;
         attachments.push(Attachment::new(network, container_id, ifname));
     }
-    Ok(Some(attachments))
+    Ok(attachments)
 }
 
 fn invalid(key: &str, reason: &str) -> Error {
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(config.state_dir, Path::new("/var/lib/sluice"));
         assert_eq!(config.pin_dir, Path::new("/sys/fs/bpf/sluice/v1"));
         assert_eq!(config.ipam, Ipam::Own);
-        assert!(config.mtu.is_none() && config.previous.is_none() && config.valid_attachments.is_none());
+        assert!(config.mtu.is_none() && config.previous.is_none() && config.valid_attachments.is_empty());
     }
 
     #[test]
@@ -286,7 +286,9 @@ mod tests {
     fn attachments() {
         let config =
             check(&json!({ "cni.dev/valid-attachments": [{ "containerID": "a", "ifname": "eth0" }] }));
-        assert_eq!(config.unwrap().valid_attachments.unwrap(), [Attachment::new("pods", "a", "eth0")]);
-        assert_eq!(check(&json!({ "cni.dev/attachments": [] })).unwrap().valid_attachments.unwrap(), []);
+        assert_eq!(config.unwrap().valid_attachments, [Attachment::new("pods", "a", "eth0")]);
+        for none in [json!({ "cni.dev/attachments": [] }), json!({ "cni.dev/valid-attachments": null })] {
+            assert_eq!(check(&none).unwrap().valid_attachments, []);
+        }
     }
 }

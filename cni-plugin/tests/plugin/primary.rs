@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sluice_ebpf_loader::attach;
 use sluice_netlink::{VethSpec, sysctl};
 
-use crate::lab::{CONTAINER, Lab, timed};
+use crate::lab::{CONTAINER, Lab, Pod, timed};
 
 #[test]
 fn add_check_del() {
@@ -355,46 +355,52 @@ fn status() {
 #[test]
 fn gc() {
     let lab = Lab::new();
-    let (kept, lost) = (lab.pod("kept"), lab.pod("lost"));
+    let (kept, lost, foreign) = (lab.pod("kept"), lab.pod("lost"), lab.pod("foreign"));
     lab.add(&kept).result();
-    let other = |verb| {
-        let call = lab.call(verb, lost.netns.path(), &lab.config(&json!({})));
-        call.env("CNI_CONTAINERID", "lost").run()
+    let add = |pod: &Pod, id: &str, network: &str| {
+        let call = lab.call("ADD", pod.netns.path(), &lab.config(&json!({ "name": network })));
+        call.env("CNI_CONTAINERID", id).run().result()
     };
-    other("ADD").result();
-    // Of another network, of nobody, and one of ours that the agent never knew.
+    add(&lost, "lost", "pods");
+    add(&foreign, "foreign", "another");
+    // A veth that is called like ours and is not.
     let mut node = lab.netlink();
-    for (name, alias) in [("slu000000000001", "sluice:added:other:x:eth0"), ("slu000000000002", "mine")] {
-        let peer = name.replace("slu", "p");
-        node.create_veth(&VethSpec { name, peer_name: &peer, ..VethSpec::default() }).unwrap();
-        let index = node.link(name).unwrap().index;
-        node.set_alias(index, alias).unwrap();
-    }
+    let spec = VethSpec { name: "slu000000000001", peer_name: "p1", ..VethSpec::default() };
+    node.create_veth(&spec).unwrap();
+    let index = node.link(spec.name).unwrap().index;
+    node.set_alias(index, "mine").unwrap();
     let gc = |changes: &Value| {
         let call = lab.call("GC", lab.path(), &lab.config(changes));
         call.env("CNI_CONTAINERID", "").env("CNI_IFNAME", "").env("CNI_NETNS", "").run()
     };
-    assert!(gc(&json!({})).refused(7).contains("cni.dev/valid-attachments"));
-    let valid =
-        json!([{ "containerID": CONTAINER, "ifname": "eth0" }, { "containerID": "lost", "ifname": "eth0" }]);
-    gc(&json!({ "cni.dev/valid-attachments": valid })).silent();
-    assert_eq!(lab.state().endpoints.len(), 2);
-    let before = lab.host_link();
-
-    let valid = json!([{ "containerID": CONTAINER, "ifname": "eth0" }]);
-    lab.state().gc_host_ifnames = vec!["slu000000000002".to_owned(), "../x".to_owned(), "lo".to_owned()];
-    gc(&json!({ "cni.dev/valid-attachments": valid })).silent();
-    let mut left: Vec<_> = lab.netlink().links().unwrap().into_iter().map(|link| link.name).collect();
-    left.retain(|name| name.starts_with("slu"));
-    left.sort();
-    let mut expected = ["slu000000000001".to_owned(), "slu000000000002".to_owned(), before.name.clone()];
-    expected.sort();
-    assert_eq!(left, expected);
-    assert!(lost.netlink().find_link("eth0").unwrap().is_none());
-    assert!(kept.netlink().find_link("eth0").unwrap().is_some());
-    assert_eq!(attach::pinned_interfaces(&lab.pins()).unwrap().len(), 1);
-    assert_eq!(lab.state().endpoints.len(), 1);
+    let valid = |ids: &[&str]| {
+        let all: Vec<_> = ids.iter().map(|id| json!({ "containerID": id, "ifname": "eth0" })).collect();
+        json!({ "cni.dev/valid-attachments": all })
+    };
+    let left = || {
+        let has_eth0 = |pod: &Pod| pod.netlink().find_link("eth0").unwrap().is_some();
+        let pins = attach::pinned_interfaces(&lab.pins()).unwrap().len();
+        (has_eth0(&kept), has_eth0(&lost), has_eth0(&foreign), pins, lab.state().endpoints.len())
+    };
     gc(&json!({ "cniVersion": "1.0.0", "cni.dev/valid-attachments": [] })).refused(1);
+    gc(&valid(&[CONTAINER, "lost"])).silent();
+    assert_eq!(left(), (true, true, true, 3, 3));
+
+    lab.state().gc_host_ifnames = ["slu000000000001", "../x", "lo"].map(str::to_owned).to_vec();
+    gc(&valid(&[CONTAINER])).silent();
+    assert_eq!(left(), (true, false, true, 2, 2));
+
+    // Killed before the agent knew more than the lease, and then forgotten by the runtime.
+    let call = lab.call("ADD", lost.netns.path(), &lab.config(&json!({}))).env("CNI_CONTAINERID", "lost");
+    assert!(call.env("SLUICE_CNI_TEST_STOP_AFTER", "AddVethNamed").run().killed);
+    assert_eq!((left().1, lab.state().leases.len()), (true, 3));
+    gc(&valid(&[CONTAINER])).silent();
+    assert_eq!((left(), lab.state().leases.len()), ((true, false, true, 2, 2), 2));
+
+    // Without a list nothing of this network is valid: so the reference library's own client asks.
+    gc(&json!({})).silent();
+    assert_eq!(left(), (false, false, true, 1, 1));
+    assert_eq!(node.link(spec.name).unwrap().index, index);
 }
 
 #[test]
