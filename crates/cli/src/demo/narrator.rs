@@ -80,6 +80,11 @@ impl<'a> Narrator<'a> {
         Ok(writeln!(self.output, "  {line}")?)
     }
 
+    /// An empty line.
+    pub(super) fn gap(&mut self) -> Result<(), Failure> {
+        Ok(writeln!(self.output)?)
+    }
+
     /// A command that a person would type for what happens next.
     pub(super) fn command(&mut self, line: &str) -> Result<(), Failure> {
         let line = self.output.dim(&format!("$ sluice {line}"));

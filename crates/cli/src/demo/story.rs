@@ -47,7 +47,7 @@ const GATEWAY: Who = Who::Pod("payments/gateway");
 const BACKEND_POD: Target = Target::Pod("shop/backend");
 const LEDGER: Target = Target::Pod("payments/ledger");
 const METADATA: Target = Target::World("169.254.169.254", &["169.254.169.254"]);
-const METADATA_6: Target = Target::World("fd00:ec2::254", &["fd00:ec2::254"]);
+const METADATA_6: Target = Target::World("[fd00:ec2::254]", &["fd00:ec2::254"]);
 const INTERNET: Target = Target::World("198.51.100.1", &["198.51.100.1", "2001:db8:51::1"]);
 
 const fn answer(who: Who, target: Target, port: u16) -> Attempt {
@@ -167,7 +167,7 @@ fn deny_wins(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> 
             isolated(FRONTEND, BACKEND_POD, 8080, Direction::Egress, DENY),
         ],
     )?;
-    narrator.text("")?;
+    narrator.gap()?;
     narrator
         .text("So the shop needs a rule for the rest. Deny wins over allow, however wide the allow is.")?;
     apply(stage, narrator, "egress-open", EGRESS_OPEN)?;
