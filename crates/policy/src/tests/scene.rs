@@ -100,7 +100,12 @@ impl Scene {
             })
             .collect();
         let _ = self.repository.set_named_ports(name, identity, named_ports.clone());
-        self.pods.insert(name.to_owned(), Subject { identity, labels, named_ports, audit: false });
+        let before =
+            self.pods.insert(name.to_owned(), Subject { identity, labels, named_ports, audit: false });
+        let in_use = |identity| self.pods.values().any(|pod| pod.identity == identity);
+        if let Some(before) = before.filter(|before| !in_use(before.identity)) {
+            let _ = self.repository.remove_identity(before.identity);
+        }
     }
 
     /// Gives the addresses of a prefix one more label, as the API server's address has.
