@@ -277,7 +277,7 @@ mod tests {
         let agent = Agent::start(&[("POST /v1/policies/apply", 422, invalid)]);
         let refused = agent.run(&["policy", "apply", "-f", path]);
         assert_eq!(refused.status.code(), Some(4));
-        assert!(String::from_utf8_lossy(&refused.stdout).contains("spec: empty policy"), "{refused:?}");
+        assert!(stderr(&refused).contains("web.yaml:3: spec: empty policy"), "{refused:?}");
     }
 
     #[test]

@@ -77,35 +77,30 @@ fn show(client: &Client, name: &PolicyName, format: Format, output: &mut Output)
 }
 
 fn apply(client: &Client, files: &[PathBuf], output: &mut Output) -> Result<(), Failure> {
-    let mut refused = None;
+    let mut refused: Option<Failure> = None;
     for manifest in manifest::read_all(files)? {
         let document = PolicyDocument { text: manifest.text, name: manifest.name };
-        let applied: Result<PolicyApplied, ClientError> = client.send("POST", path::POLICY_APPLY, &document);
-        match applied {
+        match client.send::<_, PolicyApplied>("POST", path::POLICY_APPLY, &document) {
             Ok(applied) => {
                 for result in applied.results {
                     writeln!(output, "{result}")?;
                 }
             }
-            // One bad file does not hold up the others, and the exit code remembers it.
-            Err(ClientError::Api(answer)) => {
-                let bad = output.bad("refused");
-                output.flush()?;
-                let message = if answer.message.contains(&document.name) {
-                    String::new()
-                } else {
-                    format!("{}: ", document.name)
-                };
-                writeln!(output, "{bad} {message}{}", answer.message)?;
-                let failure = Failure::from(ClientError::Api(answer));
-                refused.get_or_insert(failure.exit);
+            // One bad file does not hold up the others; it is told about at the end.
+            Err(ClientError::Api(mut answer)) => {
+                if !answer.message.contains(&document.name) {
+                    answer.message = format!("{}: {}", document.name, answer.message);
+                }
+                match &mut refused {
+                    None => refused = Some(ClientError::Api(answer).into()),
+                    Some(failure) => failure.message.push_str(&format!("\n{}", answer.message)),
+                }
             }
             Err(error) => return Err(error.into()),
         }
     }
-    refused.map_or(Ok(()), |exit| {
-        Err(Failure::new(exit, "not everything was applied").hint("What was in force before still is."))
-    })
+    output.flush()?;
+    refused.map_or(Ok(()), |failure| Err(failure.hint("What was in force before still is.")))
 }
 
 fn delete(
