@@ -26,7 +26,9 @@ fn echo_matrix() {
     for (family, asked) in FAMILIES.into_iter().flat_map(|family| [(family, false), (family, true)]) {
         for (id, other) in ids.into_iter().flat_map(|id| ids.map(|other| (id, other))) {
             let (a, b) = (ALICE.ip(family), BOB.ip(family));
-            FAMILIES.map(|family| lab.datapath.conntrack.purge(ALICE.ip(family)).unwrap());
+            for family in FAMILIES {
+                lab.datapath.conntrack.purge(ALICE.ip(family)).unwrap();
+            }
             if asked {
                 lab.send(&ALICE, &echo_request(a, b, id).from_pod(&ALICE)).delivered(&ALICE, &BOB);
             }

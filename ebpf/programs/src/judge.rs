@@ -435,6 +435,13 @@ fn report<A: Family>(scene: &Scene<A>, case: &Case, direction: Direction) -> Rep
         Direction::Egress => (opener, target, case.egress),
         Direction::Ingress => (target, opener, case.ingress),
     };
+    // Without tracking nobody looked for the first fragment.
+    let lost = answer.reason() == DropReason::FirstFragmentNotFound.number();
+    let reason = if lost && !scene.config.flags.contains(ConfigFlags::TRACK_FRAGMENTS) {
+        DropReason::FragmentationNotSupported.number()
+    } else {
+        answer.reason()
+    };
     // As the packet goes, not as the connection does.
     let (source_identity, destination_identity) = if scene.egress {
         (scene.own.identity, case.peer.identity)
@@ -443,7 +450,7 @@ fn report<A: Family>(scene: &Scene<A>, case: &Case, direction: Direction) -> Rep
     };
     Report {
         kind: EventKind::PolicyVerdict as u8,
-        reason: answer.reason(),
+        reason,
         action: EventAction::Allow as u8,
         direction: direction as u8,
         endpoint: side.id,
@@ -464,10 +471,6 @@ fn report_denial<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) 
     let mut report = report(scene, case, direction);
     report.kind = EventKind::Drop as u8;
     report.action = EventAction::Deny as u8;
-    let lost = report.reason == DropReason::FirstFragmentNotFound.number();
-    if lost && !scene.config.flags.contains(ConfigFlags::TRACK_FRAGMENTS) {
-        report.reason = DropReason::FragmentationNotSupported.number();
-    }
     event::refuse(skb, scene, &report);
 }
 

@@ -1,0 +1,276 @@
+//! Random policy × random packet: the kernel's verdict is [`MapState::decide`]'s, with the same reason and rule.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use sluice_ebpf_loader::common::{ConfigFlags, EventAction, EventKind, IpcacheFlags};
+use sluice_policy::map_state::{Decision, Entry, EntryVerdict, Key, L4Match, MapState, Query};
+use sluice_types::{Direction, DropReason, Identity, Protocol, ProxyPort, RuleId, Verdict};
+use support::packet::*;
+use support::*;
+
+const POLICIES: usize = 150;
+const PACKETS: usize = 24;
+
+/// A small generator (xorshift64*): a failure is reproduced by its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() >> 33) as usize % end
+    }
+
+    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    fn in_ten(&mut self, chances: usize) -> bool {
+        self.below(10) < chances
+    }
+}
+
+const PREFIXES: [(&str, u32); 4] = [
+    ("198.51.100.0/24", 16_777_300),
+    ("198.51.100.128/25", 16_777_301),
+    ("2001:db8:aa::/48", 16_777_300),
+    ("2001:db8:aa:8000::/49", 16_777_301),
+];
+
+/// The other side: address, identity, and how its packets come to the subject's hook.
+fn peers(family: u8) -> [(IpAddr, u32, From<'static>); 6] {
+    let (wide, narrow) = if family == 4 {
+        ("198.51.100.7", "198.51.100.200")
+    } else {
+        ("2001:db8:aa::7", "2001:db8:aa:9000::7")
+    };
+    [
+        (BOB.ip(family), BOB.identity, From::Pod(&BOB)),
+        (CAROL.ip(family), CAROL.identity, From::Pod(&CAROL)),
+        (outside(family), world(family), From::Device),
+        (node(family), Identity::HOST.as_u32(), From::Node),
+        (wide.parse().unwrap(), 16_777_300, From::Device),
+        (narrow.parse().unwrap(), 16_777_301, From::Device),
+    ]
+}
+
+const PORTS: [u16; 10] = [0, 1, 22, 53, 80, 443, 8_080, 8_081, 40_000, 65_535];
+const ICMP_TYPES: [u8; 6] = [0, 3, 8, 13, 128, 129];
+
+fn random_l4(random: &mut Random) -> L4Match {
+    let ported = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    match random.below(10) {
+        0 => L4Match::Any,
+        1 => L4Match::Protocol(random.one(&ported)),
+        2 => L4Match::Protocol(random.one(&[Protocol::Icmp, Protocol::Icmpv6, Protocol::Other(47)])),
+        3 => L4Match::port(random.one(&[Protocol::Icmp, Protocol::Icmpv6]), random.one(&ICMP_TYPES).into()),
+        _ => {
+            let prefix = random.one(&[16, 16, 16, 15, 14, 12, 10, 8, 4, 2, 1]);
+            let port = random.one(&PORTS) & (u32::from(u16::MAX) << (16 - prefix)) as u16;
+            L4Match::Port { protocol: random.one(&ported), port, prefix }
+        }
+    }
+}
+
+fn random_state(random: &mut Random) -> MapState {
+    let identities =
+        [BOB.identity, CAROL.identity, 1, 9, 10, 16_777_300, 16_777_301, 4_242].map(Identity::new);
+    let mut state = MapState {
+        audit_ingress: random.in_ten(1),
+        audit_egress: random.in_ten(1),
+        ..MapState::default()
+    };
+    // A direction is often without ports altogether, so that fragments can pass.
+    let portless = Direction::ALL.map(|_| random.in_ten(3));
+    for rule in 0..random.below(24) {
+        let direction = random.one(&Direction::ALL);
+        let mut l4 = random_l4(random);
+        while portless[direction as usize] && matches!(l4, L4Match::Port { .. }) {
+            l4 = random_l4(random);
+        }
+        let peer = (!random.in_ten(4)).then(|| random.one(&identities));
+        let verdict = match random.below(12) {
+            0..=3 => EntryVerdict::Deny,
+            4 => EntryVerdict::Redirect(ProxyPort(10_000)),
+            _ => EntryVerdict::Allow,
+        };
+        // As the engine numbers them: within a rank deny over redirect over allow, so that equals agree.
+        let within = match verdict {
+            EntryVerdict::Allow => 0,
+            EntryVerdict::Redirect(_) => 1,
+            EntryVerdict::Deny => 2,
+        };
+        // Entries of equal precedence agree in everything but their rule.
+        let rank = random.below(3);
+        let audit = verdict == EntryVerdict::Deny && rank == 0 && state.audit_ingress;
+        let precedence = (rank * 3 + within) as u32;
+        let entry = Entry { precedence, verdict, audit, rule: RuleId(rule as u32 + 1) };
+        state.entries.insert(Key { direction, peer, l4 }, entry);
+    }
+    state
+}
+
+/// One packet of or for Alice, and the question it puts to her policy.
+#[derive(Clone, Debug)]
+struct Case {
+    query: Query,
+    packet: Ip,
+    from: From<'static>,
+    /// Whether a connection would be opened, which is told.
+    tracked: bool,
+}
+
+fn random_case(random: &mut Random, fresh: &mut u16) -> Case {
+    let family = random.one(&FAMILIES);
+    let direction = random.one(&Direction::ALL);
+    let (address, identity, from) = random.one(&peers(family));
+    // A port of its own for each packet, so that none belongs to a connection.
+    *fresh = if *fresh == u16::MAX { 1_024 } else { *fresh + 1 };
+    let (source, destination) =
+        if direction == Direction::Egress { (ALICE.ip(family), address) } else { (address, ALICE.ip(family)) };
+    let (a, b) = ((source, *fresh), (destination, random.one(&PORTS)));
+    let icmp_protocol = Protocol::from_number(icmp_number(family));
+    let (packet, protocol, port, tracked) = match random.below(12) {
+        0..=3 => (tcp(a, b, SYN), Protocol::Tcp, Some(b.1), true),
+        4..=5 => (udp(a, b), Protocol::Udp, Some(b.1), true),
+        6 => (sctp(a, b), Protocol::Sctp, Some(b.1), true),
+        7 => {
+            let kind = u16::from(echo_request_type(family));
+            (echo_request(source, destination, *fresh), icmp_protocol, Some(kind), true)
+        }
+        8 => {
+            let kind = u16::from(echo_reply_type(family));
+            (echo_reply(source, destination, *fresh), icmp_protocol, Some(kind), false)
+        }
+        9 => {
+            let kind = if family == 4 { random.one(&[3, 13, 11]) } else { random.one(&[1, 200, 3]) };
+            let quoted = udp((destination, *fresh), (source, 9));
+            (icmp_error(source, destination, kind, 0, &quoted), icmp_protocol, Some(kind.into()), false)
+        }
+        10 => {
+            let number = random.one(&[47, 50, 253]);
+            let packet = Ip::new(source, destination, number, vec![1; 32]);
+            (packet, Protocol::from_number(number), Some(0), false)
+        }
+        _ => {
+            let protocol = random.one(&[Protocol::Tcp, Protocol::Udp, Protocol::Sctp, icmp_protocol]);
+            let mut packet = Ip::new(source, destination, protocol.number(), vec![1; 64]);
+            packet.fragment = Some((64, random.in_ten(5)));
+            packet.id = (*fresh).into();
+            (packet, protocol, None, false)
+        }
+    };
+    let query = Query { direction, peer: Identity::new(identity), protocol, port };
+    Case { query, packet, from, tracked }
+}
+
+/// What the kernel did: passes or not, and what it told about Alice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Seen {
+    passes: bool,
+    /// Reason, action, rule.
+    told: Option<(u8, u8, u32)>,
+}
+
+fn wanted(decision: &Decision, tracked: bool) -> Seen {
+    let rule = decision.rule.0;
+    let told = |reason: u8, action: EventAction| Some((reason, action as u8, rule));
+    match decision.verdict {
+        // Only what opens a connection is told when it passes.
+        Verdict::Allow => Seen { passes: true, told: told(0, EventAction::Allow).filter(|_| tracked) },
+        Verdict::Deny(reason) => Seen { passes: false, told: told(reason.number(), EventAction::Deny) },
+        Verdict::Audit(reason) => Seen { passes: true, told: told(reason.number(), EventAction::Audit) },
+        Verdict::Redirect(_) => {
+            let reason = DropReason::ProxyRedirectionNotSupportedForProtocol;
+            Seen { passes: false, told: told(reason.number(), EventAction::Deny) }
+        }
+    }
+}
+
+fn seen(lab: &mut Lab, case: &Case) -> Seen {
+    let outcome = match case.query.direction {
+        Direction::Egress => lab.send(&ALICE, &case.packet.from_pod(&ALICE)),
+        Direction::Ingress => lab.receive(&ALICE, &case.packet.to_pod(&ALICE), case.from),
+    };
+    let passes = match outcome.run.verdict {
+        0 | 7 => true,
+        2 => false,
+        other => panic!("verdict {other}"),
+    };
+    let mut told = None;
+    for event in outcome.events.iter().filter(|event| event.endpoint == ALICE.id) {
+        assert_eq!(event.direction, case.query.direction as u8, "{event:?}");
+        assert_eq!(event.kind == EventKind::Drop as u8, !passes, "{event:?}");
+        assert!(told.is_none(), "told twice: {outcome:?}");
+        told = Some((event.reason, event.action, event.rule));
+    }
+    Seen { passes, told }
+}
+
+/// Removes entries as long as the two still disagree.
+fn shrink(lab: &mut Lab, state: &MapState, case: &Case) -> MapState {
+    let mut smallest = state.clone();
+    for key in state.entries.keys() {
+        let mut smaller = smallest.clone();
+        smaller.entries.remove(key);
+        lab.policy(&ALICE, &smaller);
+        lab.datapath.conntrack.purge(case.packet.source).unwrap();
+        if seen(lab, case) != wanted(&smaller.decide(&case.query), case.tracked) {
+            smallest = smaller;
+        }
+    }
+    smallest
+}
+
+fn compare(seed: u64) {
+    println!("seed {seed:#x}");
+    let mut random = Random(seed | 1);
+    let mut lab = Lab::open();
+    lab.flag(ConfigFlags::VERDICT_EVENTS, true);
+    lab.flag(ConfigFlags::ALLOW_FRAG_NEEDED, false);
+    lab.flag(ConfigFlags::TRACK_FRAGMENTS, false);
+    for (prefix, identity) in PREFIXES {
+        lab.prefix(prefix.parse().unwrap(), identity, 0, IpcacheFlags::default());
+    }
+    let (mut fresh, mut cases, mut passed) = (1_024, 0, 0);
+    for _ in 0..POLICIES {
+        let state = random_state(&mut random);
+        lab.policy(&ALICE, &state);
+        for _ in 0..PACKETS {
+            let case = random_case(&mut random, &mut fresh);
+            let decision = state.decide(&case.query);
+            let (kernel, engine) = (seen(&mut lab, &case), wanted(&decision, case.tracked));
+            if kernel != engine {
+                let smallest = shrink(&mut lab, &state, &case);
+                let mut text = format!("seed {seed:#x}: kernel {kernel:?}, engine {engine:?}\n{:?}\n", case.query);
+                for (key, entry) in &smallest.entries {
+                    let _ = writeln!(text, "  {key:?} {entry:?}");
+                }
+                panic!("{text}audit {} {}", smallest.audit_ingress, smallest.audit_egress);
+            }
+            cases += 1;
+            passed += usize::from(kernel.passes);
+        }
+    }
+    println!("{cases} cases, {passed} passed");
+    assert!(passed > cases / 10 && passed < cases * 9 / 10, "a lopsided sample: {passed} of {cases} pass");
+}
+
+#[test]
+fn kernel_and_engine_agree_on_the_fixed_sample() {
+    compare(0x5eed_0001);
+}
+
+#[test]
+fn kernel_and_engine_agree_on_a_new_sample() {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    compare(time.as_nanos() as u64);
+}
