@@ -206,6 +206,26 @@ impl std::fmt::Display for Ask {
     }
 }
 
+impl std::fmt::Display for Expect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.verdict {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+            Verdict::Refused => "refused",
+            Verdict::Audit => "audit",
+        })?;
+        if let Some(side) = &self.at {
+            write!(f, " at {side}")?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, " {reason}")?;
+        }
+        self.by.iter().try_for_each(|policy| write!(f, " by {policy}"))?;
+        self.seen_as.iter().try_for_each(|subject| write!(f, " as {subject}"))?;
+        self.family.iter().try_for_each(|family| write!(f, " v{family}"))
+    }
+}
+
 /// Reads every case below `root` whose name contains one of `filters` (all without filters).
 ///
 /// # Errors
@@ -575,7 +595,9 @@ mod tests {
 
     #[test]
     fn expectations() {
-        let expect: Expect = "deny at ingress POLICY_DENY by cnp/a/b by ccnp/c v6".parse().unwrap();
+        let text = "deny at ingress POLICY_DENY by cnp/a/b by ccnp/c v6";
+        let expect: Expect = text.parse().unwrap();
+        assert_eq!(expect.to_string(), text);
         assert_eq!(expect.verdict, Verdict::Deny);
         assert_eq!(expect.at.as_deref(), Some("ingress"));
         assert_eq!(expect.reason.as_deref(), Some("POLICY_DENY"));

@@ -15,6 +15,8 @@ pub mod node;
 pub mod probe;
 pub mod report;
 pub mod run;
+mod settle;
 pub mod topology;
 pub mod traffic;
+mod verdict;
 pub mod wire;

@@ -36,21 +36,29 @@ pub struct NodeConfig {
     /// `auto`, `always` or `policy`.
     #[serde(default)]
     pub allow_localhost: Option<String>,
-    /// The IPv4 pool, if it matters.
+    /// The IPv4 pool, if it matters; empty for none.
     #[serde(default)]
     pub pool4: Option<String>,
-    /// The IPv6 pool, if it matters.
+    /// The IPv6 pool, if it matters; empty for none.
     #[serde(default)]
     pub pool6: Option<String>,
 }
 
 impl NodeConfig {
+    fn pool4(&self) -> &str {
+        self.pool4.as_deref().unwrap_or(POOL4)
+    }
+
+    fn pool6(&self) -> &str {
+        self.pool6.as_deref().unwrap_or(POOL6)
+    }
+
     fn flags(&self) -> Vec<String> {
         let mut flags = vec![
             "--pool4".to_owned(),
-            self.pool4.clone().unwrap_or_else(|| POOL4.to_owned()),
+            self.pool4().to_owned(),
             "--pool6".to_owned(),
-            self.pool6.clone().unwrap_or_else(|| POOL6.to_owned()),
+            self.pool6().to_owned(),
             "--release-rest".to_owned(),
             "1".to_owned(),
         ];
@@ -445,19 +453,15 @@ fn wire(node: &Netns, world: &Netns, config: &NodeConfig) -> Result<()> {
              addr add {node6}/64 dev up0 nodad\n\
              link set up0 up\n\
              route add default via {world4} dev up0\n\
-             -6 route add default via {world6} dev up0\n"
+             route add default via {world6} dev up0\n"
         ),
     )?;
-    let pool4 = config.pool4.as_deref().unwrap_or(POOL4);
-    let pool6 = config.pool6.as_deref().unwrap_or(POOL6);
-    ip(
-        world,
-        &format!(
-            "addr add {world4}/24 dev up0\n\
-             addr add {world6}/64 dev up0 nodad\n\
-             link set up0 up\n\
-             route add {pool4} via {node4}\n\
-             -6 route add {pool6} via {node6}\n"
-        ),
-    )
+    let mut far =
+        format!("addr add {world4}/24 dev up0\naddr add {world6}/64 dev up0 nodad\nlink set up0 up\n");
+    for (pool, gateway) in [(config.pool4(), node4), (config.pool6(), node6)] {
+        if !pool.is_empty() {
+            far.push_str(&format!("route add {pool} via {gateway}\n"));
+        }
+    }
+    ip(world, &far)
 }

@@ -25,8 +25,6 @@ pub struct Sent {
     pub tokens: Vec<u64>,
     /// How many were answered.
     pub answered: usize,
-    /// When the longest time without an answer was over, and how long it was.
-    pub longest_gap: Duration,
 }
 
 /// Datagrams from one namespace to one target, one every `interval`, until stopped.
@@ -78,7 +76,6 @@ fn send(target: SocketAddr, interval: Duration, stop: &AtomicBool) -> Result<Sen
     let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let mut sent = Sent::default();
     let mut sockets: Vec<UdpSocket> = Vec::new();
-    let mut last_answer = clock::now();
     let mut next = clock::now();
     while !stop.load(Ordering::Relaxed) {
         if sent.tokens.len() % DATAGRAMS_PER_SOCKET == 0 {
@@ -97,11 +94,7 @@ fn send(target: SocketAddr, interval: Duration, stop: &AtomicBool) -> Result<Sen
         sent.tokens.push(token);
         next += interval;
         loop {
-            if hear(&sockets, &mut sent) {
-                let now = clock::now();
-                sent.longest_gap = sent.longest_gap.max(now.saturating_duration_since(last_answer));
-                last_answer = now;
-            }
+            hear(&sockets, &mut sent);
             let left = next.saturating_duration_since(clock::now());
             if left.is_zero() {
                 break;
@@ -117,14 +110,12 @@ fn send(target: SocketAddr, interval: Duration, stop: &AtomicBool) -> Result<Sen
     Ok(sent)
 }
 
-/// Reads what has come; whether anything had.
-fn hear(sockets: &[UdpSocket], sent: &mut Sent) -> bool {
-    let before = sent.answered;
+/// Reads what has come.
+fn hear(sockets: &[UdpSocket], sent: &mut Sent) {
     let mut buffer = [0; MESSAGE_LEN];
     for socket in sockets {
         while socket.recv(&mut buffer).is_ok() {
             sent.answered += 1;
         }
     }
-    sent.answered > before
 }

@@ -153,34 +153,47 @@ mod tests {
         to.recv_from(&mut [0; 16]).is_ok()
     }
 
-    #[test]
-    fn an_address_changes_hands_without_its_connections() {
-        // Two addresses for pods: the second is the one that changes hands.
-        let config = NodeConfig {
-            pool4: Some("10.244.9.0/30".to_owned()),
-            pool6: Some("fd00:10:244:9::/126".to_owned()),
-            ..NodeConfig::default()
-        };
-        let mut node = start(&config, &["shop/backend", "shop/frontend"], &policy("p", "frontend"));
-        let old = node.pod("shop/frontend").unwrap().addresses.clone();
-        for address in &old {
-            let (backend, frontend) = (server(&node, *address), client(&node, "shop/frontend", *address));
-            assert!(passes(&frontend, &backend), "{address}: the frontend is allowed");
-            assert!(passes(&backend, &frontend), "{address}: its answer comes back");
-        }
+    /// A node whose pool has room for the backend, the frontend and the fillers, and nobody else: who comes after
+    /// the frontend gets its address.
+    fn an_address_changes_hands(config: &NodeConfig, fillers: &[&str]) {
+        let pods: Vec<&str> = ["shop/backend", "shop/frontend"].iter().chain(fillers).copied().collect();
+        let mut node = start(config, &pods, &policy("p", "frontend"));
+        let [address] = node.pod("shop/frontend").unwrap().addresses[..] else { panic!("one address") };
+        let (backend, frontend) = (server(&node, address), client(&node, "shop/frontend", address));
+        assert!(passes(&frontend, &backend), "the frontend is allowed");
+        assert!(passes(&backend, &frontend), "its answer comes back");
+        drop((backend, frontend));
         node.remove_pods(&["shop/frontend".to_owned()]).unwrap();
         node.write_pod("shop/heir", &spec("heir")).unwrap();
         wait_for("the address to be free again", PATIENCE, || {
             node.add_pods(["shop/heir"]).map_err(|error| format!("{error:#}"))
         })
         .unwrap();
-        assert_eq!(node.pod("shop/heir").unwrap().addresses, old, "the heir has the old address");
-        for address in &old {
-            let (backend, heir) = (server(&node, *address), client(&node, "shop/heir", *address));
-            assert!(!passes(&backend, &heir), "{address}: what was an answer is none any more");
-            assert!(!passes(&heir, &backend), "{address}: the heir is not the frontend");
-            assert!(!passes(&backend, &heir), "{address}: still no answer");
-        }
+        assert_eq!(node.pod("shop/heir").unwrap().addresses, [address], "the heir has the old address");
+        let (backend, heir) = (server(&node, address), client(&node, "shop/heir", address));
+        assert!(!passes(&backend, &heir), "what was an answer is none any more");
+        assert!(!passes(&heir, &backend), "the heir is not the frontend");
+        assert!(!passes(&backend, &heir), "still no answer");
+    }
+
+    #[test]
+    fn an_ipv4_address_changes_hands_without_its_connections() {
+        let config = NodeConfig {
+            pool4: Some("10.244.9.0/29".to_owned()),
+            pool6: Some(String::new()),
+            ..NodeConfig::default()
+        };
+        an_address_changes_hands(&config, &["shop/one", "shop/two", "shop/three"]);
+    }
+
+    #[test]
+    fn an_ipv6_address_changes_hands_without_its_connections() {
+        let config = NodeConfig {
+            pool4: Some(String::new()),
+            pool6: Some("fd00:10:244:9::/126".to_owned()),
+            ..NodeConfig::default()
+        };
+        an_address_changes_hands(&config, &[]);
     }
 
     fn server(node: &Node, peer: IpAddr) -> UdpSocket {
