@@ -11,7 +11,10 @@ fn main() {
     });
     println!("cargo::rerun-if-changed={}", object.display());
     let Ok(object) = object.canonicalize() else {
-        println!("cargo::error=the kernel programs are not built ({}): run `cargo xtask ebpf`", object.display());
+        println!(
+            "cargo::error=the kernel programs are not built ({}): run `cargo xtask ebpf`",
+            object.display()
+        );
         return;
     };
     println!("cargo::rustc-env=SLUICE_EBPF_OBJECT_PATH={}", object.display());

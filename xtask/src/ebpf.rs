@@ -20,7 +20,8 @@ struct Toolchain {
     build_std: bool,
 }
 
-/// Builds `ebpf/programs` and returns the path of the object, `target/ebpf/sluice.bpf.o`.
+/// Builds `ebpf/programs` and returns the path of the datapath's object, `target/ebpf/sluice.bpf.o`; the one for
+/// measurements stands beside it.
 ///
 /// The file is written only when its content changes, so that nothing that embeds it is rebuilt for nothing.
 ///
@@ -32,10 +33,16 @@ pub(crate) fn build() -> Result<PathBuf> {
     let toolchain = Toolchain::detect()?;
     let path = path_with_linker(&toolchain.llvm_major)?;
     compile(&root, &target_dir, &toolchain, &path)?;
-    let built = target_dir.join(TARGET).join("bpf/sluice");
-    let stripped = target_dir.join("sluice.stripped.o");
+    finish(&target_dir, "bench", &toolchain)?;
+    finish(&target_dir, "sluice", &toolchain)
+}
+
+/// Strips one binary and leaves it as `NAME.bpf.o`.
+fn finish(target_dir: &Path, name: &str, toolchain: &Toolchain) -> Result<PathBuf> {
+    let built = target_dir.join(TARGET).join("bpf").join(name);
+    let stripped = target_dir.join(format!("{name}.stripped.o"));
     strip(&built, &stripped, &toolchain.llvm_major)?;
-    let object = target_dir.join("sluice.bpf.o");
+    let object = target_dir.join(format!("{name}.bpf.o"));
     let new = std::fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))?;
     if std::fs::read(&object).ok().as_deref() != Some(new.as_slice()) {
         std::fs::rename(&stripped, &object).with_context(|| format!("cannot write {}", object.display()))?;

@@ -3,11 +3,13 @@
 //! One run, interleaved rounds, medians and spread. `docs/benchmarks.md` explains each row. Needs root; makes its own
 //! namespaces and removes them.
 
+mod change;
 mod cni;
 mod datapath;
 mod lab;
 mod netns;
 mod network;
+mod program;
 mod report;
 mod rounds;
 mod traffic;
@@ -21,7 +23,12 @@ use crate::report::{Row, publish, write_out};
 /// A group of rows that is measured together.
 type Group = (&'static str, fn() -> Result<Vec<Row>>);
 
-const GROUPS: &[Group] = &[("network", network::measure), ("cni", cni::measure)];
+const GROUPS: &[Group] = &[
+    ("network", network::measure),
+    ("program", program::measure),
+    ("change", change::measure),
+    ("cni", cni::measure),
+];
 
 fn main() -> Result<()> {
     let filter = std::env::args().nth(1).unwrap_or_default();

@@ -154,12 +154,8 @@ fn is_link_at(link: BorrowedFd<'_>, ifindex: u32, hook: TcxHook) -> io::Result<b
 }
 
 fn is_attached_at(pins: &Path, ifname: &str, ifindex: u32, place: Place) -> Result<bool, LoaderError> {
-    let failed = |source| LoaderError::Attach {
-        operation: "look for",
-        program: place.program(),
-        ifindex,
-        source,
-    };
+    let failed =
+        |source| LoaderError::Attach { operation: "look for", program: place.program(), ifindex, source };
     let Some(link) = open_link(&place.pin(pins, ifname))? else { return Ok(false) };
     if !is_link_at(link.as_fd(), ifindex, place.hook()).map_err(failed)? {
         return Ok(false);
@@ -175,7 +171,11 @@ fn is_attached_at(pins: &Path, ifname: &str, ifindex: u32, place: Place) -> Resu
 }
 
 /// Puts a program's pin in the place of the one before, in one step.
-pub(crate) fn replace_program_pin(pins: &Path, name: &str, program: BorrowedFd<'_>) -> Result<(), LoaderError> {
+pub(crate) fn replace_program_pin(
+    pins: &Path,
+    name: &str,
+    program: BorrowedFd<'_>,
+) -> Result<(), LoaderError> {
     let path = program_pin(pins, name);
     let next = pins.join(format!("next_{name}"));
     remove_pin(&next)?;

@@ -165,6 +165,10 @@ impl Maps {
 
     fn copy(&self, name: &'static str) -> Result<OwnedFd, LoaderError> {
         let fd = self.0.get(name).ok_or(LoaderError::Missing { kind: "map", name })?;
-        sys::duplicate(fd).map_err(|source: io::Error| LoaderError::Map { operation: "keep", map: name, source })
+        sys::duplicate(fd).map_err(|source: io::Error| LoaderError::Map {
+            operation: "keep",
+            map: name,
+            source,
+        })
     }
 }

@@ -4,6 +4,7 @@
 //! decides a verdict: it carries what `policy` decided into the kernel, and reports from there.
 
 pub mod attach;
+pub mod bench;
 pub mod bpffs;
 pub mod conntrack;
 pub mod counters;
@@ -24,5 +25,5 @@ pub use datapath::{Datapath, TestRun};
 pub use error::LoaderError;
 pub use events::EventReader;
 pub use object::Sizes;
-pub use settings::Settings;
+pub use settings::{Settings, SettingsMap};
 pub use sluice_ebpf_common as common;

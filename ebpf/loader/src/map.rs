@@ -154,8 +154,7 @@ impl<K: Plain, V: Plain> PerCpuMap<K, V> {
     pub(crate) fn get(&self, key: &K) -> Result<Vec<V>, LoaderError> {
         let words = size_of::<V>().div_ceil(8);
         let mut values = vec![0_u64; words * self.cpus];
-        let found =
-            sys::lookup_bytes(self.map.fd(), key, &mut values).map_err(self.map.failed("read"))?;
+        let found = sys::lookup_bytes(self.map.fd(), key, &mut values).map_err(self.map.failed("read"))?;
         if !found {
             return Ok(Vec::new());
         }

@@ -115,21 +115,28 @@ pub(crate) fn load(pins: Option<&Path>, sizes: &Sizes) -> Result<Loaded, LoaderE
     Ok(Loaded { maps, programs })
 }
 
-fn program(object: &mut Ebpf, name: &'static str) -> Result<LoadedProgram, LoaderError> {
+pub(crate) fn program(object: &mut Ebpf, name: &'static str) -> Result<LoadedProgram, LoaderError> {
     let failed = |error| LoaderError::Program { program: name, source: Box::new(error) };
     let program = object.program_mut(name).ok_or(LoaderError::Missing { kind: "program", name })?;
     let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
     program.load().map_err(failed)?;
     let info = program.info().map_err(failed)?;
-    let fd = sys::duplicate(&program.fd().map_err(failed)?.as_fd())
-        .map_err(|source| LoaderError::Map { operation: "keep", map: name, source })?;
+    let fd = sys::duplicate(&program.fd().map_err(failed)?.as_fd()).map_err(|source| LoaderError::Map {
+        operation: "keep",
+        map: name,
+        source,
+    })?;
     Ok(LoadedProgram { name, fd, verified_instructions: info.verified_instruction_count().unwrap_or(0) })
 }
 
-fn map(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoaderError> {
+pub(crate) fn map(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoaderError> {
     let map = object.map(name).ok_or(LoaderError::Missing { kind: "map", name })?;
     let data = data(map).ok_or(LoaderError::Missing { kind: "map", name })?;
-    sys::duplicate(&data.fd().as_fd()).map_err(|source| LoaderError::Map { operation: "keep", map: name, source })
+    sys::duplicate(&data.fd().as_fd()).map_err(|source| LoaderError::Map {
+        operation: "keep",
+        map: name,
+        source,
+    })
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "all other kinds are not ours")]

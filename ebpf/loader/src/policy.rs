@@ -52,8 +52,11 @@ impl Policies {
     pub fn prepare(&self, state: &MapState) -> Result<PolicyMap, LoaderError> {
         let entries = state.entries.len() + 1;
         let capacity = entries + entries / 4 + 16;
-        let fd = sys::create_hash::<PolicyKey, PolicyEntry>(INNER_NAME, u32::try_from(capacity).unwrap_or(u32::MAX))
-            .map_err(self.outer.failed("make a table for"))?;
+        let fd = sys::create_hash::<PolicyKey, PolicyEntry>(
+            INNER_NAME,
+            u32::try_from(capacity).unwrap_or(u32::MAX),
+        )
+        .map_err(self.outer.failed("make a table for"))?;
         let header = translate::header(state);
         let (mut keys, mut values) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
         for (key, entry) in &state.entries {

@@ -52,9 +52,8 @@ pub(crate) enum TcxHook {
 fn bpf<T>(command: u32, attribute: &mut T) -> io::Result<i64> {
     // SAFETY: the kernel reads `size` bytes of `attribute` and takes the rest of its own as zero. Pointers inside
     // are made from references by the callers below, which outlive the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<T>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attribute), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
@@ -91,20 +90,35 @@ struct Element {
 /// The value under `key`.
 pub(crate) fn lookup<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = V::zero();
-    let mut call =
-        Element { map: raw(map), reserved: 0, key: address_of(key), value: address_of_mut(&mut value), flags: 0 };
+    let mut call = Element {
+        map: raw(map),
+        reserved: 0,
+        key: address_of(key),
+        value: address_of_mut(&mut value),
+        flags: 0,
+    };
     found(bpf(MAP_LOOKUP_ELEM, &mut call)).map(|found| found.then_some(value))
 }
 
 /// The values of all possible CPUs under `key`, each padded to eight bytes.
 pub(crate) fn lookup_bytes<K: Plain>(map: BorrowedFd<'_>, key: &K, values: &mut [u64]) -> io::Result<bool> {
-    let mut call =
-        Element { map: raw(map), reserved: 0, key: address_of(key), value: values.as_mut_ptr() as u64, flags: 0 };
+    let mut call = Element {
+        map: raw(map),
+        reserved: 0,
+        key: address_of(key),
+        value: values.as_mut_ptr() as u64,
+        flags: 0,
+    };
     found(bpf(MAP_LOOKUP_ELEM, &mut call))
 }
 
 /// Sets the value under `key`.
-pub(crate) fn update<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K, value: &V, flags: u64) -> io::Result<()> {
+pub(crate) fn update<K: Plain, V: Plain>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+    flags: u64,
+) -> io::Result<()> {
     let mut call =
         Element { map: raw(map), reserved: 0, key: address_of(key), value: address_of(value), flags };
     bpf(MAP_UPDATE_ELEM, &mut call).map(drop)
@@ -119,8 +133,13 @@ pub(crate) fn delete<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool>
 /// Removes `key` and returns what it held.
 pub(crate) fn take<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = V::zero();
-    let mut call =
-        Element { map: raw(map), reserved: 0, key: address_of(key), value: address_of_mut(&mut value), flags: 0 };
+    let mut call = Element {
+        map: raw(map),
+        reserved: 0,
+        key: address_of(key),
+        value: address_of_mut(&mut value),
+        flags: 0,
+    };
     found(bpf(MAP_LOOKUP_AND_DELETE_ELEM, &mut call)).map(|found| found.then_some(value))
 }
 
@@ -265,7 +284,8 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
 #[repr(C)]

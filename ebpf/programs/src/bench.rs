@@ -6,9 +6,16 @@
 #![no_main]
 #![expect(dead_code, reason = "the stages are the datapath's own; only their lookups are used here")]
 
+mod conntrack;
+mod deliver;
+mod event;
 mod family;
+mod fragment;
 mod ipcache;
+mod judge;
 mod maps;
+mod once;
+mod parse;
 mod policy;
 mod scene;
 
@@ -25,11 +32,11 @@ use sluice_ebpf_common::{IpcacheEntry, PolicyEntry, PolicyKey};
 static RANGE: Array<u32, 1> = Array::new();
 
 /// A bare hash with the entries of a policy.
-#[btf_map(name = "bench_hash")]
+#[btf_map(name = "bench_plain")]
 static HASH: HashMap<PolicyKey, PolicyEntry, 131072> = HashMap::new();
 
 /// One trie with all addresses and prefixes.
-#[btf_map(name = "bench_trie")]
+#[btf_map(name = "bench_prefix")]
 static TRIE: LpmTrie<[u8; 4], IpcacheEntry, 524288> = LpmTrie::new();
 
 /// A number below the range.
@@ -51,32 +58,32 @@ fn address(number: u32) -> [u8; 4] {
 
 /// The harness, and drawing a key: what all others have in common.
 #[classifier]
-pub fn bench_nothing(_: TcContext) -> i32 {
+pub(crate) fn bench_nothing(_: TcContext) -> i32 {
     draw() as i32 & 1
 }
 
 /// Who has a random address, as the datapath asks.
 #[classifier]
-pub fn bench_identity(_: TcContext) -> i32 {
-    ipcache::lookup(&Ipv4(address(draw()))).identity as i32
+pub(crate) fn bench_identity(_: TcContext) -> i32 {
+    ipcache::lookup(&Ipv4::new(address(draw()))).identity as i32
 }
 
 /// Who has a random address, from one trie.
 #[classifier]
-pub fn bench_trie(_: TcContext) -> i32 {
+pub(crate) fn bench_trie(_: TcContext) -> i32 {
     TRIE.get(&Key::new(32, address(draw()))).map_or(0, |entry| entry.identity as i32)
 }
 
 /// What policy says about a random identity, as the datapath asks.
 #[classifier]
-pub fn bench_policy(_: TcContext) -> i32 {
+pub(crate) fn bench_policy(_: TcContext) -> i32 {
     let question = policy::Question::new(6, policy::Port::Number(80)).egress();
     policy::judge(1, 256 + draw(), question).rule() as i32
 }
 
 /// The entry of a random identity in a bare hash.
 #[classifier]
-pub fn bench_hash(_: TcContext) -> i32 {
+pub(crate) fn bench_hash(_: TcContext) -> i32 {
     let key = PolicyKey::new(256 + draw(), 6, 80, 16, true);
     // SAFETY: a number is read from it at once.
     unsafe { HASH.get(&key) }.map_or(0, |entry| entry.rule as i32)
