@@ -31,7 +31,6 @@ pub struct Manifest {
 
 /// An object of a kind that is read.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Object {
     /// `cilium.io/v2`.
     CiliumNetworkPolicy(Box<CiliumNetworkPolicy>),

@@ -8,13 +8,14 @@ use crate::rule::NamedPort;
 
 /// Port numbers by name and protocol.
 type Numbers = BTreeMap<(String, Protocol), u16>;
+/// Port numbers by name and protocol, each with how many pods have it.
+type CountedNumbers = BTreeMap<(String, Protocol), BTreeMap<u16, usize>>;
 
 /// The names of all pods that are known.
 #[derive(Debug, Default)]
 pub(crate) struct NamedPorts {
     owners: HashMap<String, (Identity, Numbers)>,
-    /// Each number with how many pods have it.
-    identities: HashMap<Identity, BTreeMap<(String, Protocol), BTreeMap<u16, usize>>>,
+    identities: HashMap<Identity, CountedNumbers>,
 }
 
 impl NamedPorts {

@@ -156,6 +156,3 @@ impl fmt::Display for Path {
         f.write_str(&self.0)
     }
 }
-
-#[cfg(test)]
-mod tests;

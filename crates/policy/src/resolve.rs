@@ -307,6 +307,3 @@ fn remove_peer(entries: &mut Entries, peer: Identity) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -135,7 +135,10 @@ impl RuleSubject {
             Requirement::In(key, values) if *key == home && values.len() == 1 => {
                 values.first().map(String::as_str)
             }
-            _ => None,
+            Requirement::In(..)
+            | Requirement::NotIn(..)
+            | Requirement::Exists(_)
+            | Requirement::DoesNotExist(_) => None,
         })
     }
 }

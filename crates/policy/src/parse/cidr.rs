@@ -31,7 +31,7 @@ pub(super) fn prefix_or_address(text: &str) -> Result<IpNet, Reason> {
 
 /// The standard library takes neither leading zeros nor zones.
 fn parse_address(text: &str) -> Result<IpAddr, Reason> {
-    text.parse().map_err(|_| Reason::NoAddress(text.to_owned()))
+    text.parse().ok().ok_or_else(|| Reason::NoAddress(text.to_owned()))
 }
 
 fn refuse_mapped(address: IpAddr, text: &str) -> Result<(), Reason> {

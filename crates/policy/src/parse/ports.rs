@@ -125,7 +125,8 @@ pub(super) enum NumberOrName {
 /// Reads a port. Text of digits is a number, anything else a name; `0x50` is a name, as it is upstream.
 pub(super) fn number_or_name(port: &IntOrString) -> Result<NumberOrName, Reason> {
     let number = |number: i64| {
-        u16::try_from(number).map(NumberOrName::Number).map_err(|_| Reason::PortOutOfRange(number, 0))
+        let port = u16::try_from(number).ok().map(NumberOrName::Number);
+        port.ok_or(Reason::PortOutOfRange(number, 0))
     };
     match port {
         IntOrString::Int(written) => number(*written),
@@ -184,6 +185,6 @@ fn selected<'a>(wanted: &'a NumberOrName, port: &Port) -> Result<Selected<'a>, R
 /// The ports from `first` to `last`, or `first` alone.
 pub(super) fn range(first: u16, last: Option<i64>) -> Result<PortRange, Reason> {
     let Some(last) = last else { return Ok(PortRange::single(first)) };
-    let last = u16::try_from(last).map_err(|_| Reason::PortOutOfRange(last, 1))?;
+    let last = u16::try_from(last).ok().ok_or(Reason::PortOutOfRange(last, 1))?;
     PortRange::new(first, last).ok_or(Reason::RangeReversed { first, last })
 }

@@ -98,7 +98,7 @@ fn nodes_and_pods_are_meant_only_where_the_options_say_so() {
     for (nodes, want) in [(false, "default"), (true, "allow")] {
         let mut scene = Scene::shop_with(Config { cidr_match_nodes: nodes, ..Config::default() });
         let labels = super::scene::labels(&["reserved:remote-node", "cidr:172.18.0.3/32"]);
-        let _ = scene.repository.set_identity(sluice_types::Identity::REMOTE_NODE, labels);
+        drop(scene.repository.set_identity(sluice_types::Identity::REMOTE_NODE, labels));
         scene.cnp("p", text);
         scene.check(&format!("shop/backend -> remote-node TCP/80: {want}"));
     }

@@ -94,7 +94,7 @@ impl World<'_> {
                     all.for_each(|rule| self.cilium_rule(rule, None, packet, &mut found));
                 }
                 Object::NetworkPolicy(policy) => self.kubernetes(policy, packet, &mut found),
-                other => panic!("{other:?}"),
+                Object::Pod(_) | Object::Namespace(_) | Object::Ignored => panic!("{policy:?}"),
             }
         }
         let always = self.config.enforcement == Enforcement::Always;
@@ -200,7 +200,9 @@ impl World<'_> {
             let (namespace, rules) = match policy {
                 Object::CiliumNetworkPolicy(policy) => (policy.metadata.namespace.as_deref(), &policy.spec),
                 Object::CiliumClusterwideNetworkPolicy(policy) => (None, &policy.spec),
-                _ => return true,
+                Object::NetworkPolicy(_) | Object::Pod(_) | Object::Namespace(_) | Object::Ignored => {
+                    return true;
+                }
             };
             rules.iter().all(|rule| {
                 let selected = namespace.is_none_or(|namespace| namespace == packet.subject.namespace())
@@ -271,9 +273,10 @@ impl World<'_> {
     fn selects(&self, selector: &LabelSelector, peer: &Peer, prefix: &str) -> bool {
         let has = |key: &str, values: &[String]| {
             let found = self.value(peer, &format!("{prefix}{key}"));
-            found.is_some_and(|found| values.iter().any(|value| *value == found))
+            found.is_some_and(|found| values.contains(&found))
         };
-        let labels = selector.match_labels.iter().flatten().all(|(key, value)| has(key, &[value.clone()]));
+        let labels =
+            selector.match_labels.iter().flatten().all(|(key, value)| has(key, std::slice::from_ref(value)));
         let expressions = selector.match_expressions.iter().flatten().all(|expression| {
             let values = expression.values.clone().unwrap_or_default();
             match expression.operator.as_str() {

@@ -351,7 +351,7 @@ fn add_pods(scene: &mut Scene) {
 fn put(scene: &mut Scene, policy: &Object) {
     let (name, rules) = parse_object(policy.clone(), scene.repository.config());
     let rules = rules.unwrap_or_else(|errors| panic!("{errors:?}: {policy:?}"));
-    let _ = scene.repository.upsert(name, rules);
+    drop(scene.repository.upsert(name, rules));
 }
 
 /// Every packet that can be sent between the cast, with what the engine says about it.
@@ -368,7 +368,9 @@ fn answers(scene: &Scene) -> Vec<Outcome> {
                         Verdict::Allow => Outcome::Allow,
                         Verdict::Deny(DropReason::PolicyDeny) => Outcome::Deny,
                         Verdict::Deny(DropReason::PolicyDenied) => Outcome::Default,
-                        other => panic!("{other:?}"),
+                        other @ (Verdict::Deny(_) | Verdict::Audit(_) | Verdict::Redirect(_)) => {
+                            panic!("{other:?}")
+                        }
                     });
                 }
             }
@@ -399,9 +401,9 @@ fn drop_requirements_of_deny_rules(policy: &mut Object) {
     let rules = match policy {
         Object::CiliumNetworkPolicy(policy) => &mut policy.spec,
         Object::CiliumClusterwideNetworkPolicy(policy) => &mut policy.spec,
-        _ => return,
+        Object::NetworkPolicy(_) | Object::Pod(_) | Object::Namespace(_) | Object::Ignored => return,
     };
-    for rule in rules {
+    if let Some(rule) = rules {
         rule.ingress_deny.iter_mut().flatten().for_each(|entry| entry.from_requires = None);
         rule.egress_deny.iter_mut().flatten().for_each(|entry| entry.to_requires = None);
     }
@@ -492,7 +494,7 @@ proptest! {
         for policy in &others {
             let (name, _) = parse_object(policy.clone(), &config);
             if !wanted.contains(&name) {
-                let _ = scene.repository.remove(&name);
+                drop(scene.repository.remove(&name));
             }
         }
         scene.sync_prefixes();

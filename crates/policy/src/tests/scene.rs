@@ -43,7 +43,7 @@ impl Scene {
     pub(super) fn new(config: Config) -> Self {
         let mut repository = Repository::new(config);
         for (identity, _) in Identity::reserved() {
-            let _ = repository.set_identity(identity, reserved_labels(identity));
+            drop(repository.set_identity(identity, reserved_labels(identity)));
         }
         Self {
             repository,
@@ -90,7 +90,7 @@ impl Scene {
     pub(super) fn endpoint(&mut self, name: &str, labels: Labels, ports: &[(&str, Protocol, u16)]) {
         let next = Identity::new(u32::try_from(256 + self.identities.len()).unwrap());
         let identity = *self.identities.entry(labels.clone()).or_insert(next);
-        let _ = self.repository.set_identity(identity, labels.clone());
+        drop(self.repository.set_identity(identity, labels.clone()));
         let named_ports: Vec<NamedPort> = ports
             .iter()
             .map(|(name, protocol, port)| NamedPort {
@@ -99,12 +99,12 @@ impl Scene {
                 port: *port,
             })
             .collect();
-        let _ = self.repository.set_named_ports(name, identity, named_ports.clone());
+        drop(self.repository.set_named_ports(name, identity, named_ports.clone()));
         let before =
             self.pods.insert(name.to_owned(), Subject { identity, labels, named_ports, audit: false });
         let in_use = |identity| self.pods.values().any(|pod| pod.identity == identity);
         if let Some(before) = before.filter(|before| !in_use(before.identity)) {
-            let _ = self.repository.remove_identity(before.identity);
+            drop(self.repository.remove_identity(before.identity));
         }
     }
 
@@ -126,7 +126,7 @@ impl Scene {
     pub(super) fn apply(&mut self, text: &str) {
         for manifest in read_manifests(text) {
             let (name, rules) = parse_object(manifest.content.unwrap(), self.repository.config());
-            let _ = self.repository.upsert(name, rules.unwrap());
+            drop(self.repository.upsert(name, rules.unwrap()));
         }
         self.sync_prefixes();
     }
@@ -145,7 +145,7 @@ impl Scene {
     }
 
     pub(super) fn remove(&mut self, policy: &PolicyRef) {
-        let _ = self.repository.remove(policy);
+        drop(self.repository.remove(policy));
         self.sync_prefixes();
     }
 
@@ -157,7 +157,7 @@ impl Scene {
             self.prefixes.keys().filter(|prefix| !known.contains(prefix)).copied().collect();
         for prefix in gone {
             let identity = self.prefixes.remove(&prefix).unwrap();
-            let _ = self.repository.remove_identity(identity);
+            drop(self.repository.remove_identity(identity));
         }
         for prefix in &known {
             let free = (1..).map(|offset| Identity::new(Identity::LOCAL_MIN.as_u32() + offset));
@@ -168,7 +168,7 @@ impl Scene {
             self.prefixes.insert(*prefix, identity);
             let mut labels = cidr_labels(*prefix, &known);
             labels.extend(self.also.get(prefix).cloned());
-            let _ = self.repository.set_identity(identity, labels);
+            drop(self.repository.set_identity(identity, labels));
         }
     }
 
@@ -226,7 +226,7 @@ impl Scene {
                 Verdict::Deny(DropReason::PolicyDeny) => return Outcome::Deny,
                 Verdict::Deny(DropReason::PolicyDenied) => return Outcome::Default,
                 Verdict::Audit(_) => audited = true,
-                other => panic!("{other:?}"),
+                other @ (Verdict::Deny(_) | Verdict::Redirect(_)) => panic!("{other:?}"),
             }
         }
         if audited { Outcome::Audit } else { Outcome::Allow }
@@ -276,15 +276,15 @@ pub(super) fn parse_object(
     object: Object,
     config: &Config,
 ) -> (PolicyRef, Result<Vec<Rule>, Vec<ParseError>>) {
-    match object {
+    match &object {
         Object::CiliumNetworkPolicy(policy) => {
-            (PolicyRef::from(&*policy), parse::cilium_network_policy(&policy, config))
+            (PolicyRef::from(&**policy), parse::cilium_network_policy(policy, config))
         }
         Object::CiliumClusterwideNetworkPolicy(policy) => {
-            (PolicyRef::from(&*policy), parse::cilium_clusterwide_network_policy(&policy, config))
+            (PolicyRef::from(&**policy), parse::cilium_clusterwide_network_policy(policy, config))
         }
-        Object::NetworkPolicy(policy) => (PolicyRef::from(&*policy), parse::network_policy(&policy, config)),
-        other => panic!("{other:?}"),
+        Object::NetworkPolicy(policy) => (PolicyRef::from(&**policy), parse::network_policy(policy, config)),
+        Object::Pod(_) | Object::Namespace(_) | Object::Ignored => panic!("{object:?}"),
     }
 }
 
