@@ -502,6 +502,10 @@ fn skip_extension_headers<B: Bytes + ?Sized>(
         if nth == EXTENSION_HEADERS_MAX {
             break;
         }
+        // No header is shorter, and what lies behind the packet's end is padding.
+        if at + 8 > packet.end as usize {
+            return Err(ParseError::Truncated);
+        }
         let [next, length, w0, segments_left] = bytes.load(at).ok_or(ParseError::Truncated)?;
         match packet.protocol {
             // Hop-by-hop options come first or not at all.
