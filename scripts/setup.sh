@@ -12,7 +12,7 @@ goal=${1:-build}
 # command or file that proves the package is there : package
 build_needs="cc:gcc make:make git:git /usr/include/zlib.h:zlib1g-dev"
 run_needs="ip:iproute2 nft:nftables"
-test_needs="cargo-fmt:rustfmt-web cargo-clippy:rust-web-clippy /usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping"
+test_needs="cargo-fmt:rustfmt-web cargo-clippy:rust-web-clippy /usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping go:golang-go"
 bench_needs="iperf3:iperf3"
 
 missing=""
