@@ -91,12 +91,13 @@ impl Executor {
     }
 
     fn keep(&self, record: &Record, report: &mut Report) {
+        let store = &self.store;
         let (failed, result) = match record {
-            Record::Ipam(record) => (Failed::StoreIpam, self.store.write(file::IPAM, record)),
-            Record::Identities(rows) => (Failed::StoreTables, self.store.write(file::IDENTITIES, rows)),
-            Record::Numbers(numbers) => (Failed::StoreTables, self.store.write(file::NUMBERS, numbers)),
+            Record::Ipam(record) => (Failed::StoreIpam, store.write(file::IPAM, record)),
+            Record::Identities(rows) => (Failed::StoreTables, store.write(file::IDENTITIES, rows)),
+            Record::Numbers(numbers) => (Failed::StoreTables, store.write(file::NUMBERS, numbers)),
             Record::Endpoint(endpoint) => {
-                let result = self.store.write(&file::endpoint(endpoint.id), endpoint);
+                let result = store.write(&file::endpoint(endpoint.id), endpoint);
                 (Failed::StoreEndpoint(endpoint.id), result)
             }
             // If it stays, the next start finds an endpoint without interface and removes it.

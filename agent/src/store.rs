@@ -1,7 +1,7 @@
 //! Files that must survive a restart, and be noticed when they did not.
 //!
 //! Each file is one line with format, version and checksum, then JSON. Writing goes to a temporary file that is
-//! synced and renamed, so a reader meets the old or the new content. A file that is cut off, altered or of a
+//! renamed, so a reader meets the old or the new content. A file that is cut off, altered or of a
 //! newer version is set aside under `.bad` and reported; the caller rebuilds what it held. Used by the datapath
 //! thread (writing) and at start (reading).
 
@@ -76,18 +76,12 @@ impl Store {
 
     /// Replaces the file `name` (which may be in one subdirectory) with `value`.
     ///
-    /// # Errors
-    /// The file system refuses; then the old content is still there.
-    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
-        let (path, bytes) = self.encode(name, value)?;
-        write_atomically(&path, &bytes, 0o600)
-    }
-
-    /// As [`Store::write`], but after a power failure the file may be damaged: for what can be done without.
+    /// It is not synced: state is about pods and maps, which live no longer than the kernel that holds the written
+    /// pages. What a power failure damages is noticed by its checksum, and by then there is nothing it is about.
     ///
     /// # Errors
     /// The file system refuses; then the old content is still there.
-    pub(crate) fn write_unsynced<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
         let (path, bytes) = self.encode(name, value)?;
         replace(&path, &bytes, 0o600, |_| Ok(()))
     }

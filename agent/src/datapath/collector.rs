@@ -69,11 +69,10 @@ fn run(receiver: &Receiver<Forget>, conntrack: &Conntrack, counters: &CountersRe
 }
 
 fn carry_out(forget: &Forget, conntrack: &Conntrack, counters: &CountersReader) {
-    for address in &forget.addresses {
-        match conntrack.purge(*address) {
-            Ok(removed) => tracing::debug!(%address, removed, "connections forgotten"),
-            Err(error) => tracing::error!(%address, error = chain(&error), "connections not forgotten"),
-        }
+    // What comes between a removal and this is harmless: the programs do not believe entries of another life.
+    match conntrack.purge(&forget.addresses) {
+        Ok(removed) => tracing::debug!(addresses = ?forget.addresses, removed, "connections forgotten"),
+        Err(error) => tracing::error!(error = chain(&error), "connections not forgotten"),
     }
     for endpoint in &forget.endpoints {
         if let Err(error) = counters.forget(*endpoint) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::LoaderError;
 
 /// `BPF_FS_MAGIC`.
-const MAGIC: i64 = 0xcafe_4a11;
+const MAGIC: i128 = 0xcafe_4a11;
 
 /// Makes `directory` and, unless it lies on a bpffs already, mounts one there (in this mount namespace).
 ///
@@ -33,6 +33,5 @@ pub fn ensure(directory: &Path) -> Result<(), LoaderError> {
 /// There is no such path.
 pub fn is_bpffs(path: &Path) -> io::Result<bool> {
     let status = rustix::fs::statfs(path)?;
-    #[expect(clippy::unnecessary_cast, reason = "the field's type depends on the architecture")]
-    Ok(status.f_type as i64 == MAGIC)
+    Ok(i128::from(status.f_type) == MAGIC)
 }

@@ -1,6 +1,6 @@
 //! Connections: what they are, and clearing away those that are over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
@@ -90,21 +90,26 @@ impl Conntrack {
         Ok(collected)
     }
 
-    /// Removes every connection of an address, before it is given to somebody else. Returns how many.
+    /// Removes every connection of these addresses, in one pass. Returns how many.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn purge(&self, address: IpAddr) -> Result<usize, LoaderError> {
-        match address {
-            IpAddr::V4(address) => {
-                let address = address.octets();
-                purge(&self.table4, |key| key.a_be == address || key.b_be == address)
-            }
-            IpAddr::V6(address) => {
-                let address = address.octets();
-                purge(&self.table6, |key| key.a_be == address || key.b_be == address)
+    pub fn purge(&self, addresses: &[IpAddr]) -> Result<usize, LoaderError> {
+        let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => drop(v4.insert(address.octets())),
+                IpAddr::V6(address) => drop(v6.insert(address.octets())),
             }
         }
+        let mut removed = 0;
+        if !v4.is_empty() {
+            removed += purge(&self.table4, |key| v4.contains(&key.a_be) || v4.contains(&key.b_be))?;
+        }
+        if !v6.is_empty() {
+            removed += purge(&self.table6, |key| v6.contains(&key.a_be) || v6.contains(&key.b_be))?;
+        }
+        Ok(removed)
     }
 
     /// Brings the end of every connection `units` nearer (see [`now`]), as if so much time had passed in silence: for

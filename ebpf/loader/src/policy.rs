@@ -1,6 +1,8 @@
 //! The policy map of each endpoint: made whole, put in place in one step, changed in place where that is safe.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use sluice_ebpf_common::{PolicyEntry, PolicyHeader, PolicyKey, map_name};
 use sluice_policy::map_state::{Entry, Key, MapState};
@@ -13,6 +15,9 @@ use crate::translate;
 
 /// The name of inner maps in the kernel.
 const INNER_NAME: &str = "sluice_rules";
+
+/// How often an update is looked for.
+const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Policy maps by endpoint.
 #[derive(Clone, Debug)]
@@ -70,21 +75,50 @@ impl Policies {
         Ok(PolicyMap { map, header, entries, capacity })
     }
 
-    /// Puts prepared maps in force, each in one step. The call returns when no packet is judged by the earlier
-    /// ones any more: many endpoints in one call wait once, not each.
+    /// Puts prepared maps in force, each in one step. The call returns as soon as every packet that comes is judged
+    /// by the new ones; a packet that was already being judged remembers the old revision, so its verdict is looked
+    /// up again.
     ///
     /// # Errors
     /// The kernel refuses; some endpoints may have their new map.
     pub fn put_in_force(&self, maps: &[(EndpointId, &PolicyMap)]) -> Result<(), LoaderError> {
-        let (mut ids, mut fds) = (Vec::with_capacity(maps.len()), Vec::with_capacity(maps.len()));
-        for (endpoint, map) in maps {
-            ids.push(u32::from(endpoint.as_u16()));
+        let Some((last, last_map)) = maps.last() else { return Ok(()) };
+        let wanted = sys::map_id(last_map.map.fd()).map_err(self.outer.failed("look at a table of"))?;
+        let ids: Vec<u32> = maps.iter().map(|(endpoint, _)| u32::from(endpoint.as_u16())).collect();
+        // Handles of their own: the call may outlive this one.
+        let tables: Vec<_> = maps.iter().map(|(_, map)| map.map.clone()).collect();
+        let outer = self.outer.clone();
+        let update = move || {
             #[expect(clippy::cast_sign_loss, reason = "an open descriptor is not negative")]
-            fds.push(map.map.fd().as_raw_fd() as u32);
-        }
-        match (ids.as_slice(), fds.as_slice()) {
-            ([id], [fd]) => self.outer.set(id, fd),
-            _ => self.outer.set_many(&ids, &fds),
+            let fds: Vec<u32> = tables.iter().map(|table| table.fd().as_raw_fd() as u32).collect();
+            outer.set_many(&ids, &fds)
+        };
+        // The tables are written in order, so the last one tells.
+        let last = u32::from(last.as_u16());
+        self.until_in_force(update, || Ok(self.outer.get(&last)? == Some(wanted)))
+    }
+
+    /// Runs an update of the outer map until its effect is there. The kernel goes on waiting for programs that still
+    /// run on the earlier map, ten milliseconds and more, for which nobody here has to wait.
+    fn until_in_force(
+        &self,
+        update: impl FnOnce() -> Result<(), LoaderError> + Send + 'static,
+        is_in_force: impl Fn() -> Result<bool, LoaderError>,
+    ) -> Result<(), LoaderError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let work = move || drop(sender.send(update()));
+        let thread = std::thread::Builder::new().name("sluice-swap".to_owned()).spawn(work);
+        thread.map_err(self.outer.failed("start a thread to write to"))?;
+        loop {
+            match receiver.recv_timeout(POLL_INTERVAL) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if is_in_force()? => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let error = std::io::Error::other("the writing thread has stopped");
+                    return Err(self.outer.failed("write to")(error));
+                }
+            }
         }
     }
 
@@ -105,7 +139,9 @@ impl Policies {
     /// # Errors
     /// The kernel refuses.
     pub fn remove(&self, endpoint: EndpointId) -> Result<(), LoaderError> {
-        self.outer.remove(&u32::from(endpoint.as_u16())).map(drop)
+        let key = u32::from(endpoint.as_u16());
+        let outer = self.outer.clone();
+        self.until_in_force(move || outer.remove(&key).map(drop), || Ok(self.outer.get(&key)?.is_none()))
     }
 
     /// The map that is in force for an endpoint, for example one that an earlier run installed.

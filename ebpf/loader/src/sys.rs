@@ -375,6 +375,13 @@ struct MapInfo {
     flags: u32,
 }
 
+/// The number under which the kernel knows a map.
+pub(crate) fn map_id(map: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut into = MapInfo::default();
+    info(map, &mut into)?;
+    Ok(into.id)
+}
+
 /// How many entries a map takes.
 pub(crate) fn map_capacity(map: BorrowedFd<'_>) -> io::Result<u32> {
     let mut into = MapInfo::default();

@@ -212,6 +212,11 @@ impl Worker {
         changes
     }
 
+    #[cfg(test)]
+    pub(super) const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
     fn watch(&mut self, found: &Found) {
         let Some(watcher) = &mut self.watcher else { return };
         for directory in &found.directories {
@@ -229,7 +234,7 @@ impl Worker {
             self.store.remove(&name)
         } else {
             let remembered = Remembered { root: file.root, path: file.path.clone(), objects };
-            self.store.write_unsynced(&name, &remembered)
+            self.store.write(&name, &remembered)
         };
         if let Err(error) = result {
             tracing::warn!(error = crate::report::chain(&error), "last good version not kept");

@@ -144,12 +144,12 @@ impl Ip {
     }
 
     /// As the pod sends it to its gateway.
-    pub(crate) fn from_pod(&self, pod: &Pod) -> Vec<u8> {
+    pub(crate) fn sent_by(&self, pod: &Pod) -> Vec<u8> {
         frame(pod.mac, pod.host_mac, self.ethertype(), &self.bytes())
     }
 
     /// As the node delivers it to the pod.
-    pub(crate) fn to_pod(&self, pod: &Pod) -> Vec<u8> {
+    pub(crate) fn brought_to(&self, pod: &Pod) -> Vec<u8> {
         frame(pod.host_mac, pod.mac, self.ethertype(), &self.bytes())
     }
 

@@ -1,12 +1,10 @@
 //! Packets as they should not be: cut short, contradictory, with headers in the way. What cannot be followed to its
 //! transport header is dropped, and nothing is judged by a guess.
 
-mod support;
-
+use crate::support::packet::*;
+use crate::support::*;
 use sluice_policy::map_state::L4Match;
 use sluice_types::{Direction, DropReason, Protocol};
-use support::packet::*;
-use support::*;
 
 /// Alice may do anything but reach Bob's port 22: a packet that is taken for another one passes.
 fn lab() -> Lab {
@@ -36,7 +34,7 @@ fn a_frame_cut_at_any_length_is_dropped() {
     let mut lab = Lab::open();
     for family in FAMILIES {
         for (name, packet, _) in kinds(family) {
-            let whole = packet.from_pod(&ALICE);
+            let whole = packet.sent_by(&ALICE);
             let shortest = 14 + if family == 4 { 20 } else { 40 };
             for length in shortest..whole.len() {
                 println!("{name}, {length} bytes");
@@ -57,12 +55,12 @@ fn a_header_in_the_padding_is_no_header() {
             for shown in 0..header {
                 println!("{name}, {shown} bytes");
                 let short = Ip { payload: packet.payload[..shown].to_vec(), ..packet.clone() };
-                let mut bytes = short.from_pod(&ALICE);
+                let mut bytes = short.sent_by(&ALICE);
                 bytes.extend(&packet.payload[shown..]);
                 lab.send(&ALICE, &bytes).dropped_from(&ALICE, DropReason::CtTruncatedOrInvalidHeader);
             }
             // Padding after a whole packet is what Ethernet does.
-            let mut bytes = packet.from_pod(&ALICE);
+            let mut bytes = packet.sent_by(&ALICE);
             bytes.extend([0; 20]);
             lab.send(&ALICE, &bytes).delivered(&ALICE, &BOB);
         }
@@ -74,7 +72,7 @@ fn lengths_and_versions_that_contradict() {
     let mut lab = lab();
     let invalid = DropReason::InvalidPacketDropped;
     let truncated = DropReason::CtTruncatedOrInvalidHeader;
-    let packet = tcp((ALICE.ip(4), 40_000), (BOB.ip(4), 80), SYN).from_pod(&ALICE);
+    let packet = tcp((ALICE.ip(4), 40_000), (BOB.ip(4), 80), SYN).sent_by(&ALICE);
     for (name, at, byte, reason) in [
         ("version 5", 14, 0x55, invalid),
         ("version 6", 14, 0x65, invalid),
@@ -91,7 +89,7 @@ fn lengths_and_versions_that_contradict() {
         bytes[at] = byte;
         lab.send(&ALICE, &bytes).dropped_from(&ALICE, reason);
     }
-    let packet = tcp((ALICE.ip(6), 40_000), (BOB.ip(6), 80), SYN).from_pod(&ALICE);
+    let packet = tcp((ALICE.ip(6), 40_000), (BOB.ip(6), 80), SYN).sent_by(&ALICE);
     for (name, at, byte, reason) in [
         ("version 4", 14, 0x40, invalid),
         ("payload length 0", 14 + 5, 0, truncated),
@@ -114,8 +112,8 @@ fn ipv4_options_are_followed_and_source_routes_refused() {
     let padding: &[u8] = &[1, 1, 1, 0];
     let timestamp: &[u8] = &[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     for options in [router_alert, padding, timestamp, &[0, 131, 7, 4], &[1; 8]] {
-        lab.send(&ALICE, &packet(80).options(options).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &packet(22).options(options).from_pod(&ALICE))
+        lab.send(&ALICE, &packet(80).options(options).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &packet(22).options(options).sent_by(&ALICE))
             .dropped_from(&ALICE, DropReason::PolicyDeny);
     }
     let loose: &[u8] = &[131, 7, 4, 192, 0, 2, 9, 0];
@@ -124,7 +122,7 @@ fn ipv4_options_are_followed_and_source_routes_refused() {
     let endless: &[u8] = &[7, 0, 0, 0];
     let many: &[u8] = &[1, 1, 1, 1, 1, 1, 1, 1, 131, 7, 4, 192];
     for options in [loose, strict, behind, endless, many] {
-        lab.send(&ALICE, &packet(80).options(options).from_pod(&ALICE))
+        lab.send(&ALICE, &packet(80).options(options).sent_by(&ALICE))
             .dropped_from(&ALICE, DropReason::InvalidPacketDropped);
     }
 }
@@ -144,13 +142,20 @@ fn ipv6_extension_headers_are_followed() {
         &[(60, long_options)],
         &[(43, routing_done)],
         &[(51, authentication)],
-        &[(0, options), (60, options), (43, routing_done), (51, authentication), (60, long_options), (60, options)],
+        &[
+            (0, options),
+            (60, options),
+            (43, routing_done),
+            (51, authentication),
+            (60, long_options),
+            (60, options),
+        ],
     ];
     for chain in chains {
-        let with = |packet: Ip| chain.iter().fold(packet, |packet, (number, body)| packet.extension(*number, body));
-        lab.send(&ALICE, &with(packet(80)).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &with(packet(22)).from_pod(&ALICE))
-            .dropped_from(&ALICE, DropReason::PolicyDeny);
+        let with =
+            |packet: Ip| chain.iter().fold(packet, |packet, (number, body)| packet.extension(*number, body));
+        lab.send(&ALICE, &with(packet(80)).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &with(packet(22)).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDeny);
     }
     let refused: [&[(u8, &[u8])]; 5] = [
         // A routing header with a way still to go: type 0, and type 2.
@@ -164,15 +169,13 @@ fn ipv6_extension_headers_are_followed() {
         &[(44, &[0, 0, 1, 0, 0, 0, 7]), (44, &[0, 0, 0, 0, 0, 0, 8])],
     ];
     for chain in refused {
-        let packet =
-            chain.iter().fold(packet(80), |packet, (number, body)| packet.extension(*number, body));
-        lab.send(&ALICE, &packet.from_pod(&ALICE))
+        let packet = chain.iter().fold(packet(80), |packet, (number, body)| packet.extension(*number, body));
+        lab.send(&ALICE, &packet.sent_by(&ALICE))
             .dropped_from(&ALICE, DropReason::InvalidIpv6ExtensionHeader);
     }
     // A header that says it is longer than the packet.
     let packet = packet(80).extension(60, &[200, 1, 4, 0, 0, 0, 0]);
-    lab.send(&ALICE, &packet.from_pod(&ALICE))
-        .dropped_from(&ALICE, DropReason::CtTruncatedOrInvalidHeader);
+    lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::CtTruncatedOrInvalidHeader);
 }
 
 /// Only a rule for every protocol, or for exactly this one, allows what has no ports; and it opens no connection.
@@ -186,7 +189,7 @@ fn other_protocols_are_judged_each_way() {
             let answer = packet.clone().reversed();
             lab.policy(&BOB, &closed(Direction::Egress));
             lab.policy(&ALICE, &table([]));
-            lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+            lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
             let ports = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp, Protocol::Icmpv6]
                 .into_iter()
                 .filter(|other| other.number() != protocol)
@@ -195,11 +198,11 @@ fn other_protocols_are_judged_each_way() {
                         .map(|l4| allow(Direction::Egress, None, l4, 3))
                 });
             lab.policy(&ALICE, &table(ports));
-            lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+            lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
             for l4 in [L4Match::Any, L4Match::Protocol(Protocol::from_number(protocol))] {
                 lab.policy(&ALICE, &table([allow(Direction::Egress, BOB.peer(), l4, 4)]));
-                lab.send(&ALICE, &packet.from_pod(&ALICE)).delivered(&ALICE, &BOB);
-                lab.send(&BOB, &answer.from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+                lab.send(&ALICE, &packet.sent_by(&ALICE)).delivered(&ALICE, &BOB);
+                lab.send(&BOB, &answer.sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
             }
         }
     }
@@ -239,7 +242,7 @@ fn the_highest_precedence_of_all_matching_tiers_decides() {
                 lab.policy(subject, &rows(MIDDLE, LOW));
                 let packet = |family| {
                     let (a, b) = ((ALICE.ip(family), 40_000), (BOB.ip(family), 8_080));
-                    support::packet::tcp(a, b, SYN).from_pod(&ALICE)
+                    crate::support::packet::tcp(a, b, SYN).sent_by(&ALICE)
                 };
                 for family in FAMILIES {
                     let event = lab.send(&ALICE, &packet(family)).dropped(
@@ -253,7 +256,7 @@ fn the_highest_precedence_of_all_matching_tiers_decides() {
                 lab.policy(subject, &rows(LOW, MIDDLE));
                 for family in FAMILIES {
                     lab.send(&ALICE, &packet(family)).delivered(&ALICE, &BOB);
-                    lab.datapath.conntrack.purge(ALICE.ip(family)).unwrap();
+                    lab.datapath.conntrack.purge(&[ALICE.ip(family)]).unwrap();
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Connections: what an entry permits, for how long, and what makes it worthless.
 
-mod support;
-
+use crate::support::packet::*;
+use crate::support::*;
 use sluice_ebpf_loader::Settings;
 use sluice_ebpf_loader::common::{
     ConfigFlags, ConntrackFlags, EndpointFlags, EventAction, EventKind, IpcacheFlags,
@@ -9,8 +9,6 @@ use sluice_ebpf_loader::common::{
 use sluice_ebpf_loader::conntrack;
 use sluice_policy::map_state::L4Match;
 use sluice_types::{Direction, DropReason, Identity, Protocol};
-use support::packet::*;
-use support::*;
 
 /// Lifetimes in units of about 1.07 s.
 const ESTABLISHED: u32 = 7_451;
@@ -52,15 +50,15 @@ fn answers_need_no_rule_but_a_connection() {
             (sctp(a, b), sctp(b, a)),
             (echo_request(a.0, b.0, 7), echo_reply(b.0, a.0, 7)),
         ] {
-            lab.send(&BOB, &answer.from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
-            lab.send(&ALICE, &request.from_pod(&ALICE)).delivered(&ALICE, &BOB);
-            lab.send(&BOB, &answer.from_pod(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&BOB, &answer.sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+            lab.send(&ALICE, &request.sent_by(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&BOB, &answer.sent_by(&BOB)).delivered(&BOB, &ALICE);
         }
         // Same ports, other protocol; same protocol, other port.
-        lab.send(&BOB, &tcp(b, (a.0, 40_001), ACK).from_pod(&BOB))
+        lab.send(&BOB, &tcp(b, (a.0, 40_001), ACK).sent_by(&BOB))
             .dropped_from(&BOB, DropReason::PolicyDenied);
-        lab.send(&BOB, &tcp((b.0, 81), a, ACK).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
-        lab.send(&BOB, &echo_reply(b.0, a.0, 8).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+        lab.send(&BOB, &tcp((b.0, 81), a, ACK).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+        lab.send(&BOB, &echo_reply(b.0, a.0, 8).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
     }
 }
 
@@ -71,11 +69,11 @@ fn the_answer_to_a_denied_packet_is_denied() {
         one_way(&mut lab);
         lab.policy(&ALICE, &table([]));
         let (a, b) = ends(family);
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
         for flags in [SYN | ACK, ACK, RST, FIN | ACK, SYN] {
-            lab.send(&BOB, &tcp(b, a, flags).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+            lab.send(&BOB, &tcp(b, a, flags).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
             // As if another way than Bob's hook had brought it.
-            lab.receive(&ALICE, &tcp(b, a, flags).to_pod(&ALICE), From::Pod(&BOB))
+            lab.receive(&ALICE, &tcp(b, a, flags).brought_to(&ALICE), From::Pod(&BOB))
                 .dropped_to(&ALICE, DropReason::PolicyDenied);
         }
         assert!(lab.connections().is_empty());
@@ -90,18 +88,18 @@ fn connections_with_outside_and_with_the_node() {
         let a = (ALICE.ip(family), 40_000);
         for (far, from) in [((outside(family), 443), From::Device), ((node(family), 6443), From::Node)] {
             lab.policy(&ALICE, &closed(Direction::Ingress));
-            lab.receive(&ALICE, &tcp(far, a, SYN | ACK).to_pod(&ALICE), from)
+            lab.receive(&ALICE, &tcp(far, a, SYN | ACK).brought_to(&ALICE), from)
                 .dropped_to(&ALICE, DropReason::PolicyDenied);
-            lab.send(&ALICE, &tcp(a, far, SYN).from_pod(&ALICE)).passes_from(&ALICE);
-            lab.receive(&ALICE, &tcp(far, a, SYN | ACK).to_pod(&ALICE), from).passes_to(&ALICE);
-            lab.send(&ALICE, &tcp(a, far, ACK).from_pod(&ALICE)).passes_from(&ALICE);
+            lab.send(&ALICE, &tcp(a, far, SYN).sent_by(&ALICE)).passes_from(&ALICE);
+            lab.receive(&ALICE, &tcp(far, a, SYN | ACK).brought_to(&ALICE), from).passes_to(&ALICE);
+            lab.send(&ALICE, &tcp(a, far, ACK).sent_by(&ALICE)).passes_from(&ALICE);
             // The other way round: what comes in may be answered.
             lab.policy(&ALICE, &closed(Direction::Egress));
             let (server, client) = ((ALICE.ip(family), 80), (far.0, 50_000));
-            lab.send(&ALICE, &tcp(server, client, SYN | ACK).from_pod(&ALICE))
+            lab.send(&ALICE, &tcp(server, client, SYN | ACK).sent_by(&ALICE))
                 .dropped_from(&ALICE, DropReason::PolicyDenied);
-            lab.receive(&ALICE, &tcp(client, server, SYN).to_pod(&ALICE), from).passes_to(&ALICE);
-            lab.send(&ALICE, &tcp(server, client, SYN | ACK).from_pod(&ALICE)).passes_from(&ALICE);
+            lab.receive(&ALICE, &tcp(client, server, SYN).brought_to(&ALICE), from).passes_to(&ALICE);
+            lab.send(&ALICE, &tcp(server, client, SYN | ACK).sent_by(&ALICE)).passes_from(&ALICE);
         }
     }
 }
@@ -126,7 +124,7 @@ fn identities_of_unknown_addresses_and_of_prefixes() {
     ] {
         let address: std::net::IpAddr = address.parse().unwrap();
         let source = ALICE.ip(if address.is_ipv4() { 4 } else { 6 });
-        let packet = udp((source, 1), (address, 2)).from_pod(&ALICE);
+        let packet = udp((source, 1), (address, 2)).sent_by(&ALICE);
         let event = lab.send(&ALICE, &packet).dropped_from(&ALICE, DropReason::PolicyDenied);
         assert_eq!(event.destination_identity, identity, "{address}");
     }
@@ -142,20 +140,20 @@ fn a_new_policy_cuts_live_connections_both_ways() {
             println!("{name}");
             let mut lab = Lab::open();
             one_way(&mut lab);
-            lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-            lab.send(&BOB, &tcp(b, a, SYN | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&BOB, &tcp(b, a, SYN | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
             // A revision that changes nothing changes nothing.
             lab.policy(&ALICE, &closed(Direction::Ingress));
             lab.policy(&BOB, &closed(Direction::Egress));
-            lab.send(&BOB, &tcp(b, a, ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
-            lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&BOB, &tcp(b, a, ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
             // Also closes the other direction, so that an answer has no right of its own.
             let (pod, mut state) = cut;
             state.entries.clear();
             lab.policy(pod, &state);
             // The answer is first: nothing was sent forward since the change.
-            lab.send(&BOB, &tcp(b, a, ACK).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
-            let outcome = lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE));
+            lab.send(&BOB, &tcp(b, a, ACK).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+            let outcome = lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE));
             if pod.id == ALICE.id {
                 outcome.dropped_from(&ALICE, DropReason::PolicyDenied);
             } else {
@@ -165,7 +163,7 @@ fn a_new_policy_cuts_live_connections_both_ways() {
             assert_eq!(lab.connections().len(), 1);
             lab.policy(&ALICE, &closed(Direction::Ingress));
             lab.policy(&BOB, &closed(Direction::Egress));
-            lab.send(&BOB, &tcp(b, a, ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&BOB, &tcp(b, a, ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
         }
     }
 }
@@ -178,13 +176,13 @@ fn a_changed_identity_cuts_live_connections() {
         lab.policy(&ALICE, &table([rule]));
         let (a, far) = ((ALICE.ip(family), 40_000), (outside(family), 443));
         lab.address(far.0, 5_000, 0, IpcacheFlags::default());
-        lab.send(&ALICE, &tcp(a, far, SYN).from_pod(&ALICE)).passes_from(&ALICE);
+        lab.send(&ALICE, &tcp(a, far, SYN).sent_by(&ALICE)).passes_from(&ALICE);
         lab.address(far.0, 5_001, 0, IpcacheFlags::default());
-        lab.send(&ALICE, &tcp(a, far, ACK).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
-        lab.receive(&ALICE, &tcp(far, a, ACK).to_pod(&ALICE), From::Device)
+        lab.send(&ALICE, &tcp(a, far, ACK).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        lab.receive(&ALICE, &tcp(far, a, ACK).brought_to(&ALICE), From::Device)
             .dropped_to(&ALICE, DropReason::PolicyDenied);
         lab.address(far.0, 5_000, 0, IpcacheFlags::default());
-        lab.receive(&ALICE, &tcp(far, a, ACK).to_pod(&ALICE), From::Device).passes_to(&ALICE);
+        lab.receive(&ALICE, &tcp(far, a, ACK).brought_to(&ALICE), From::Device).passes_to(&ALICE);
     }
 }
 
@@ -198,11 +196,11 @@ fn each_hook_sees_a_new_epoch_for_itself() {
         lab.policy(&ALICE, &allow_all());
         lab.policy(&BOB, &table([allow(Direction::Ingress, ALICE.peer(), L4Match::Any, 1)]));
         let (a, b) = ends(family);
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).passes_from(&ALICE);
-        lab.receive(&BOB, &tcp(a, b, SYN).to_pod(&BOB), From::Pod(&ALICE)).passes_to(&BOB);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).passes_from(&ALICE);
+        lab.receive(&BOB, &tcp(a, b, SYN).brought_to(&BOB), From::Pod(&ALICE)).passes_to(&BOB);
         lab.address(a.0, 9_999, ALICE.id, IpcacheFlags::default());
-        lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).passes_from(&ALICE);
-        lab.receive(&BOB, &tcp(a, b, ACK).to_pod(&BOB), From::Pod(&ALICE))
+        lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).passes_from(&ALICE);
+        lab.receive(&BOB, &tcp(a, b, ACK).brought_to(&BOB), From::Pod(&ALICE))
             .dropped_to(&BOB, DropReason::PolicyDenied);
     }
 }
@@ -214,15 +212,15 @@ fn an_address_in_new_hands_has_no_connections() {
         let (a, b) = ends(family);
         for who in [&ALICE, &BOB] {
             let mut lab = Lab::open();
-            lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-            lab.send(&BOB, &tcp(b, a, SYN | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&BOB, &tcp(b, a, SYN | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
             // Nobody purged, the revisions are even the same; only the life is another.
             lab.change_pod(who, |info| info.generation = next_revision());
             for pod in [&ALICE, &BOB] {
                 drop(lab.datapath.policies.install(&[pod.endpoint()], &table([])).unwrap());
             }
-            lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
-            lab.send(&BOB, &tcp(b, a, ACK).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+            lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+            lab.send(&BOB, &tcp(b, a, ACK).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
         }
     }
 }
@@ -233,9 +231,9 @@ fn purging_an_address_forgets_its_connections_alone() {
         let mut lab = Lab::open();
         let (a, b) = ends(family);
         let carol = (CAROL.ip(family), 80);
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &tcp(a, carol, SYN).from_pod(&ALICE)).delivered(&ALICE, &CAROL);
-        assert_eq!(lab.datapath.conntrack.purge(b.0).unwrap(), 1);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &tcp(a, carol, SYN).sent_by(&ALICE)).delivered(&ALICE, &CAROL);
+        assert_eq!(lab.datapath.conntrack.purge(&[b.0]).unwrap(), 1);
         let [left] = lab.connections()[..] else { panic!() };
         assert_eq!(left.destination.ip(), carol.0);
         assert_eq!(left.source, a.into());
@@ -249,9 +247,9 @@ fn tcp_lives_as_long_as_it_should() {
         let (a, b) = ends(family);
         let mut packet = |forward: bool, flags: u8| {
             if forward {
-                lab.send(&ALICE, &tcp(a, b, flags).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+                lab.send(&ALICE, &tcp(a, b, flags).sent_by(&ALICE)).delivered(&ALICE, &BOB);
             } else {
-                lab.send(&BOB, &tcp(b, a, flags).from_pod(&BOB)).delivered(&BOB, &ALICE);
+                lab.send(&BOB, &tcp(b, a, flags).sent_by(&BOB)).delivered(&BOB, &ALICE);
             }
             expires_in(&lab)
         };
@@ -273,9 +271,9 @@ fn tcp_lives_as_long_as_it_should() {
     for family in FAMILIES {
         let mut lab = Lab::open();
         let (a, b) = ends(family);
-        lab.send(&ALICE, &udp(a, b).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &udp(a, b).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         assert_expires_in(&lab, DEFAULT);
-        lab.send(&BOB, &udp(b, a).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&BOB, &udp(b, a).sent_by(&BOB)).delivered(&BOB, &ALICE);
         assert_expires_in(&lab, DEFAULT);
     }
 }
@@ -286,13 +284,13 @@ fn after_its_end_an_entry_permits_nothing() {
         let mut lab = Lab::open();
         one_way(&mut lab);
         let (a, b) = ends(family);
-        lab.send(&ALICE, &udp(a, b).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&BOB, &udp(b, a).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &udp(a, b).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&BOB, &udp(b, a).sent_by(&BOB)).delivered(&BOB, &ALICE);
         lab.datapath.conntrack.age(DEFAULT).unwrap();
-        lab.send(&BOB, &udp(b, a).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+        lab.send(&BOB, &udp(b, a).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
         // The opener may begin again, in the same entry.
-        lab.send(&ALICE, &udp(a, b).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&BOB, &udp(b, a).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &udp(a, b).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&BOB, &udp(b, a).sent_by(&BOB)).delivered(&BOB, &ALICE);
         assert_eq!(lab.datapath.conntrack.opened_by(ALICE.endpoint()).unwrap(), 1);
     }
 }
@@ -305,17 +303,17 @@ fn a_closed_connection_gives_no_right_to_a_new_one() {
             let mut lab = Lab::open();
             one_way(&mut lab);
             let (a, b) = ends(family);
-            lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-            lab.send(&BOB, &tcp(b, a, SYN | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
-            lab.send(&BOB, &tcp(b, a, close | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
-            lab.send(&ALICE, &tcp(a, b, close | ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&BOB, &tcp(b, a, SYN | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&BOB, &tcp(b, a, close | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&ALICE, &tcp(a, b, close | ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
             // From the target: never, closed or not.
-            lab.send(&BOB, &tcp(b, a, SYN).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+            lab.send(&BOB, &tcp(b, a, SYN).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
             // From the opener: judged as new. The revision is old, the verdict not.
             drop(lab.datapath.policies.install(&[ALICE.endpoint()], &table([])).unwrap());
-            lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+            lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
             // What belongs to the end of the old one still passes.
-            lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         }
     }
 }
@@ -326,15 +324,15 @@ fn a_bare_syn_is_no_answer() {
         let mut lab = Lab::open();
         one_way(&mut lab);
         let (a, b) = ends(family);
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&BOB, &tcp(b, a, SYN).from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
-        lab.send(&BOB, &tcp(b, a, SYN | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&BOB, &tcp(b, a, SYN).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+        lab.send(&BOB, &tcp(b, a, SYN | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
         // Where both may connect, opening at the same moment works.
         let mut lab = Lab::open();
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&BOB, &tcp(b, a, SYN).from_pod(&BOB)).delivered(&BOB, &ALICE);
-        lab.send(&ALICE, &tcp(a, b, SYN | ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&BOB, &tcp(b, a, SYN | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&BOB, &tcp(b, a, SYN).sent_by(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &tcp(a, b, SYN | ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&BOB, &tcp(b, a, SYN | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
     }
 }
 
@@ -343,10 +341,10 @@ fn a_connection_found_in_the_middle_is_judged_as_new() {
     for family in FAMILIES {
         let mut lab = Lab::open();
         let (a, b) = ends(family);
-        lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         lab.policy(&ALICE, &table([]));
-        lab.datapath.conntrack.purge(a.0).unwrap();
-        lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        lab.datapath.conntrack.purge(&[a.0]).unwrap();
+        lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
     }
 }
 
@@ -357,21 +355,21 @@ fn each_endpoint_has_its_share_of_connections() {
         lab.change_settings(|settings| *settings = Settings { conntrack_quota: 5, ..*settings });
         let b = (BOB.ip(family), 80);
         for port in 1..=5 {
-            let packet = tcp((ALICE.ip(family), port), b, SYN).from_pod(&ALICE);
+            let packet = tcp((ALICE.ip(family), port), b, SYN).sent_by(&ALICE);
             lab.send(&ALICE, &packet).delivered(&ALICE, &BOB);
         }
-        let more = tcp((ALICE.ip(family), 6), b, SYN).from_pod(&ALICE);
+        let more = tcp((ALICE.ip(family), 6), b, SYN).sent_by(&ALICE);
         let event = lab.send(&ALICE, &more).dropped_from(&ALICE, DropReason::RateLimited);
         assert_eq!(event.destination_identity, BOB.identity);
         // What is open goes on, also with the ports used again; others have their own share; answers are free.
         let known = (ALICE.ip(family), 1);
-        lab.send(&ALICE, &tcp(known, b, RST).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &tcp(known, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&BOB, &tcp(b, known, SYN | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
-        lab.send(&BOB, &tcp((BOB.ip(family), 9), known, SYN).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &tcp(known, b, RST).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &tcp(known, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&BOB, &tcp(b, known, SYN | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&BOB, &tcp((BOB.ip(family), 9), known, SYN).sent_by(&BOB)).delivered(&BOB, &ALICE);
         assert_eq!(lab.datapath.conntrack.opened_by(ALICE.endpoint()).unwrap(), 5);
         // What comes from outside is nobody's share.
-        let incoming = tcp((outside(family), 7), (ALICE.ip(family), 80), SYN).to_pod(&ALICE);
+        let incoming = tcp((outside(family), 7), (ALICE.ip(family), 80), SYN).brought_to(&ALICE);
         lab.receive(&ALICE, &incoming, From::Device).passes_to(&ALICE);
         // Clearing away sets the count to the truth.
         let collected = lab.datapath.conntrack.collect(conntrack::now() + DEFAULT + 1).unwrap();
@@ -395,11 +393,11 @@ fn a_full_table_never_permits() {
         one_way(&mut lab);
         let b = (BOB.ip(family), 80);
         for port in 1_000..2_000 {
-            let packet = udp((ALICE.ip(family), port), b).from_pod(&ALICE);
+            let packet = udp((ALICE.ip(family), port), b).sent_by(&ALICE);
             lab.send(&ALICE, &packet).delivered(&ALICE, &BOB);
         }
         assert!(lab.connections().len() <= 64 + 256, "{}", lab.connections().len());
-        lab.send(&BOB, &udp(b, (ALICE.ip(family), 1_000)).from_pod(&BOB))
+        lab.send(&BOB, &udp(b, (ALICE.ip(family), 1_000)).sent_by(&BOB))
             .dropped_from(&BOB, DropReason::PolicyDenied);
     }
 }
@@ -409,9 +407,9 @@ fn collecting_removes_only_what_is_over() {
     let mut lab = Lab::open();
     for family in FAMILIES {
         let (a, b) = ends(family);
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&BOB, &tcp(b, a, SYN | ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
-        lab.send(&ALICE, &udp(a, b).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&BOB, &tcp(b, a, SYN | ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &udp(a, b).sent_by(&ALICE)).delivered(&ALICE, &BOB);
     }
     let collected = lab.datapath.conntrack.collect(conntrack::now()).unwrap();
     assert_eq!((collected.live, collected.removed), (4, 0));
@@ -431,9 +429,9 @@ fn an_entry_tells_what_it_stands_for() {
         lab.policy(&ALICE, &table(rules));
         lab.policy(&BOB, &table([allow(Direction::Ingress, ALICE.peer(), L4Match::Any, 22)]));
         let (a, b) = ends(family);
-        let request = tcp(a, b, SYN).from_pod(&ALICE);
+        let request = tcp(a, b, SYN).sent_by(&ALICE);
         lab.send(&ALICE, &request).delivered(&ALICE, &BOB);
-        let answer = tcp(b, a, SYN | ACK).from_pod(&BOB);
+        let answer = tcp(b, a, SYN | ACK).sent_by(&BOB);
         lab.send(&BOB, &answer).delivered(&BOB, &ALICE);
         let [connection] = lab.connections()[..] else { panic!() };
         assert_eq!((connection.source, connection.destination), (a.into(), b.into()));
@@ -466,19 +464,19 @@ fn chained_pods() {
             let answer = tcp(b, a, SYN | ACK);
             let from_alice = From::Pod(&ALICE);
             let from_bob = From::Pod(&BOB);
-            lab.send(&BOB, &answer.from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
-            lab.send(&ALICE, &request.from_pod(&ALICE)).passes_from(&ALICE);
+            lab.send(&BOB, &answer.sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+            lab.send(&ALICE, &request.sent_by(&ALICE)).passes_from(&ALICE);
             // Alice's word alone does not let Bob answer.
-            lab.send(&BOB, &answer.from_pod(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
-            lab.receive(&BOB, &request.to_pod(&BOB), from_alice).passes_to(&BOB);
-            lab.send(&BOB, &answer.from_pod(&BOB)).passes_from(&BOB);
-            lab.receive(&ALICE, &answer.to_pod(&ALICE), from_bob).passes_to(&ALICE);
-            lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).passes_from(&ALICE);
-            lab.receive(&BOB, &tcp(a, b, ACK).to_pod(&BOB), from_alice).passes_to(&BOB);
+            lab.send(&BOB, &answer.sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+            lab.receive(&BOB, &request.brought_to(&BOB), from_alice).passes_to(&BOB);
+            lab.send(&BOB, &answer.sent_by(&BOB)).passes_from(&BOB);
+            lab.receive(&ALICE, &answer.brought_to(&ALICE), from_bob).passes_to(&ALICE);
+            lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).passes_from(&ALICE);
+            lab.receive(&BOB, &tcp(a, b, ACK).brought_to(&BOB), from_alice).passes_to(&BOB);
             // A target that closes, at its own hook.
             lab.policy(&BOB, &table([]));
-            lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).passes_from(&ALICE);
-            lab.receive(&BOB, &tcp(a, b, ACK).to_pod(&BOB), from_alice)
+            lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).passes_from(&ALICE);
+            lab.receive(&BOB, &tcp(a, b, ACK).brought_to(&BOB), from_alice)
                 .dropped_to(&BOB, DropReason::PolicyDenied);
         }
     }
@@ -493,16 +491,17 @@ fn an_answer_to_a_translated_connection_takes_the_way_back() {
         one_way(&mut lab);
         let (a, b) = ends(family);
         let service = (outside(family), 80);
-        lab.send(&ALICE, &tcp(a, service, SYN).from_pod(&ALICE)).passes_from(&ALICE);
-        lab.receive(&BOB, &tcp(a, b, SYN).to_pod(&BOB), From::Pod(&ALICE)).passes_to(&BOB);
-        lab.send(&BOB, &tcp(b, a, SYN | ACK).from_pod(&BOB)).passes_from(&BOB);
-        lab.receive(&ALICE, &tcp(service, a, SYN | ACK).to_pod(&ALICE), From::Pod(&BOB)).passes_to(&ALICE);
+        lab.send(&ALICE, &tcp(a, service, SYN).sent_by(&ALICE)).passes_from(&ALICE);
+        lab.receive(&BOB, &tcp(a, b, SYN).brought_to(&BOB), From::Pod(&ALICE)).passes_to(&BOB);
+        lab.send(&BOB, &tcp(b, a, SYN | ACK).sent_by(&BOB)).passes_from(&BOB);
+        lab.receive(&ALICE, &tcp(service, a, SYN | ACK).brought_to(&ALICE), From::Pod(&BOB))
+            .passes_to(&ALICE);
         // Without the translation back it is no answer to anything Alice said.
-        lab.receive(&ALICE, &tcp(b, a, SYN | ACK).to_pod(&ALICE), From::Pod(&BOB))
+        lab.receive(&ALICE, &tcp(b, a, SYN | ACK).brought_to(&ALICE), From::Pod(&BOB))
             .dropped_to(&ALICE, DropReason::PolicyDenied);
         // And after a new policy that still allows.
         lab.policy(&BOB, &closed(Direction::Egress));
-        lab.send(&BOB, &tcp(b, a, ACK).from_pod(&BOB)).passes_from(&BOB);
+        lab.send(&BOB, &tcp(b, a, ACK).sent_by(&BOB)).passes_from(&BOB);
     }
 }
 
@@ -513,34 +512,35 @@ fn nothing_passes_before_there_is_policy() {
         let packet = tcp(a, b, SYN);
         // Unknown interface.
         let mut lab = Lab::empty();
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped(0, DropReason::EndpointNotReady, 1);
-        lab.receive(&BOB, &packet.to_pod(&BOB), From::Node).dropped(0, DropReason::EndpointNotReady, 0);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped(0, DropReason::EndpointNotReady, 1);
+        lab.receive(&BOB, &packet.brought_to(&BOB), From::Node).dropped(0, DropReason::EndpointNotReady, 0);
         // Known, but not ready.
         lab.pod(&ALICE, EndpointFlags::default());
         lab.pod(&BOB, EndpointFlags::default());
         let event =
-            lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
+            lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
         assert_eq!(event.family, family);
-        lab.receive(&BOB, &packet.to_pod(&BOB), From::Node).dropped_to(&BOB, DropReason::EndpointNotReady);
+        lab.receive(&BOB, &packet.brought_to(&BOB), From::Node)
+            .dropped_to(&BOB, DropReason::EndpointNotReady);
         let arp = frame(ALICE.mac, ALICE.host_mac, ARP, &arp(ALICE.mac, ALICE.ipv4, BOB.ipv4, 1));
         lab.send(&ALICE, &arp).dropped_from(&ALICE, DropReason::EndpointNotReady);
         // Ready, but without a policy map.
         lab.pod(&ALICE, EndpointFlags::READY);
         let event =
-            lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
+            lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
         assert_eq!(event.destination_identity, BOB.identity);
         lab.pod(&BOB, EndpointFlags::READY);
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::NoPolicy);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::NoPolicy);
         lab.policy(&ALICE, &allow_all());
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_to(&BOB, DropReason::NoPolicy);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_to(&BOB, DropReason::NoPolicy);
         lab.policy(&BOB, &allow_all());
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).delivered(&ALICE, &BOB);
         // And taken away again.
         lab.datapath.policies.remove(BOB.endpoint()).unwrap();
         lab.change_pod(&BOB, |info| info.revision = next_revision());
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_to(&BOB, DropReason::NoPolicy);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_to(&BOB, DropReason::NoPolicy);
         lab.datapath.endpoints.remove(BOB.endpoint()).unwrap();
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
     }
 }
 
@@ -549,11 +549,11 @@ fn a_known_connection_stops_when_an_end_is_not_ready() {
     for family in FAMILIES {
         let mut lab = Lab::open();
         let (a, b) = ends(family);
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         lab.change_pod(&BOB, |info| info.flags = EndpointFlags::default());
-        lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
+        lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
         lab.change_pod(&BOB, |info| info.flags = EndpointFlags::READY);
-        lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
     }
 }
 
@@ -572,7 +572,7 @@ fn a_redirect_without_a_proxy_is_closed() {
             lab.policy(&BOB, &state);
             let (a, b) = ends(family);
             let event = lab
-                .send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE))
+                .send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE))
                 .dropped_to(&BOB, DropReason::ProxyRedirectionNotSupportedForProtocol);
             assert_eq!(event.rule, 5);
         }
@@ -597,7 +597,7 @@ fn audit_lets_pass_and_tells() {
                 state.audit_ingress = true;
             }
             lab.policy(&BOB, &state);
-            let outcome = lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE));
+            let outcome = lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE));
             outcome.delivered_with_events(&ALICE, &BOB);
             let [event] = outcome.events[..] else { panic!("{outcome:?}") };
             assert_eq!(event.kind, EventKind::PolicyVerdict as u8);
@@ -607,11 +607,11 @@ fn audit_lets_pass_and_tells() {
             let [connection] = lab.connections()[..] else { panic!() };
             assert!(connection.entry.flags.contains(ConntrackFlags::AUDITED));
             // Told once for a connection, not for each packet.
-            lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-            lab.send(&BOB, &tcp(b, a, ACK).from_pod(&BOB)).delivered(&BOB, &ALICE);
+            lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&BOB, &tcp(b, a, ACK).sent_by(&BOB)).delivered(&BOB, &ALICE);
             // Enforced again, it is cut.
             lab.policy(&BOB, &table([]));
-            lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).dropped_to(&BOB, DropReason::PolicyDenied);
+            lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).dropped_to(&BOB, DropReason::PolicyDenied);
         }
     }
 }
@@ -625,10 +625,10 @@ fn audit_is_for_its_own_direction() {
         let mut state = table([]);
         state.audit_egress = true;
         lab.policy(&BOB, &state);
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).dropped_to(&BOB, DropReason::PolicyDenied);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).dropped_to(&BOB, DropReason::PolicyDenied);
         lab.policy(&ALICE, &state);
         // Alice's egress would be refused and is told; Bob's ingress is refused.
-        let outcome = lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE));
+        let outcome = lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE));
         assert_eq!(outcome.run.verdict, 2);
         assert_eq!(outcome.counted.keys().copied().collect::<Vec<_>>(), [(BOB.id, 133, 0)]);
     }
@@ -640,7 +640,7 @@ fn verdicts_of_new_connections_are_told_if_wanted() {
         let mut lab = Lab::open();
         lab.flag(ConfigFlags::VERDICT_EVENTS, true);
         let (a, b) = ends(family);
-        let outcome = lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE));
+        let outcome = lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE));
         outcome.delivered_with_events(&ALICE, &BOB);
         let told: Vec<_> = outcome
             .events
@@ -649,7 +649,7 @@ fn verdicts_of_new_connections_are_told_if_wanted() {
             .collect();
         let verdict = EventKind::PolicyVerdict as u8;
         assert_eq!(told, [(verdict, 0, ALICE.id, 1), (verdict, 0, BOB.id, 0)]);
-        lab.send(&ALICE, &tcp(a, b, ACK).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &tcp(a, b, ACK).sent_by(&ALICE)).delivered(&ALICE, &BOB);
     }
 }
 
@@ -658,7 +658,7 @@ fn reports_are_limited_and_the_loss_is_known() {
     let mut lab = Lab::open();
     lab.policy(&ALICE, &table([]));
     lab.change_settings(|settings| settings.events_per_second = 3);
-    let packet = udp((ALICE.ip(4), 1), (BOB.ip(4), 2)).from_pod(&ALICE);
+    let packet = udp((ALICE.ip(4), 1), (BOB.ip(4), 2)).sent_by(&ALICE);
     let mut told = 0;
     for _ in 0..50 {
         told += lab.send(&ALICE, &packet).events.len();

@@ -1,13 +1,11 @@
 //! A pod speaks only for itself: whatever claims otherwise is dropped at its own hook, or at the target's.
 
-mod support;
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::support::packet::*;
+use crate::support::*;
 use sluice_ebpf_loader::common::{EndpointFlags, IpcacheFlags};
 use sluice_types::{DropReason, Identity};
-use support::packet::*;
-use support::*;
 
 fn hello(family: u8) -> Ip {
     tcp((ALICE.ip(family), 40_000), (BOB.ip(family), 80), SYN)
@@ -17,7 +15,7 @@ fn hello(family: u8) -> Ip {
 fn source_mac_must_be_the_pods() {
     let mut lab = Lab::open();
     for family in FAMILIES {
-        let mut bytes = hello(family).from_pod(&ALICE);
+        let mut bytes = hello(family).sent_by(&ALICE);
         bytes[6..12].copy_from_slice(&BOB.mac);
         let event = lab.send(&ALICE, &bytes).dropped_from(&ALICE, DropReason::InvalidSourceMac);
         assert_eq!(event.family, family);
@@ -35,12 +33,12 @@ fn source_address_must_be_the_pods() {
             if family == 4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         for source in [BOB.ip(family), outside(family), node(family), zero, loopback] {
             let packet = Ip { source, ..hello(family) };
-            lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
+            lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
         }
     }
     let source = IpAddr::V6(ALICE.link_local());
     let packet = Ip { source, ..hello(6) };
-    lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
+    lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
 }
 
 #[test]
@@ -48,11 +46,11 @@ fn an_endpoint_without_an_address_of_a_family_may_not_use_it() {
     let mut lab = Lab::open();
     lab.change_pod(&ALICE, |info| (info.ipv4_be, info.ipv6_be) = ([0; 4], [0; 16]));
     for family in FAMILIES {
-        lab.send(&ALICE, &hello(family).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
+        lab.send(&ALICE, &hello(family).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
         let zero: IpAddr =
             if family == 4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let packet = Ip { source: zero, ..hello(family) };
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
     }
 }
 
@@ -109,11 +107,11 @@ fn a_pod_is_no_dhcp_server() {
     let mut lab = Lab::open();
     for (family, server, client) in [(4, 67, 68), (6, 547, 546)] {
         let offer = udp((ALICE.ip(family), server), (BOB.ip(family), client));
-        lab.send(&ALICE, &offer.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::UnknownSender);
+        lab.send(&ALICE, &offer.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::UnknownSender);
         let request = udp((ALICE.ip(family), client), (outside(family), server));
-        lab.send(&ALICE, &request.from_pod(&ALICE)).passes_from(&ALICE);
+        lab.send(&ALICE, &request.sent_by(&ALICE)).passes_from(&ALICE);
         let other = tcp((ALICE.ip(family), server), (BOB.ip(family), 80), SYN);
-        lab.send(&ALICE, &other.from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &other.sent_by(&ALICE)).delivered(&ALICE, &BOB);
     }
 }
 
@@ -126,7 +124,7 @@ fn no_way_to_the_nodes_loopback() {
         (6, IpAddr::V6(Ipv6Addr::LOCALHOST)),
     ] {
         let packet = tcp((ALICE.ip(family), 40_000), (address, 6443), SYN);
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::InvalidPacketDropped);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::InvalidPacketDropped);
     }
 }
 
@@ -135,7 +133,7 @@ fn no_way_to_the_nodes_loopback() {
 fn a_source_comes_by_its_own_interface() {
     let mut lab = Lab::open();
     for family in FAMILIES {
-        let packet = |source| tcp((source, 40_000), (BOB.ip(family), 80), SYN).to_pod(&BOB);
+        let packet = |source| tcp((source, 40_000), (BOB.ip(family), 80), SYN).brought_to(&BOB);
         // (source, by which way, passes)
         let cases = [
             (node(family), From::Node, true),
@@ -168,7 +166,7 @@ fn a_known_connection_still_comes_by_its_own_interface() {
             (node(family), From::Node, From::Device),
             (ALICE.ip(family), From::Pod(&ALICE), From::Pod(&CAROL)),
         ] {
-            let packet = |flags| tcp((source, 40_001), (BOB.ip(family), 80), flags).to_pod(&BOB);
+            let packet = |flags| tcp((source, 40_001), (BOB.ip(family), 80), flags).brought_to(&BOB);
             lab.receive(&BOB, &packet(SYN), right).passes_to(&BOB);
             lab.receive(&BOB, &packet(ACK), right).passes_to(&BOB);
             lab.receive(&BOB, &packet(ACK), wrong).dropped_to(&BOB, DropReason::InvalidSourceIp);
@@ -182,7 +180,7 @@ fn a_chained_pod_comes_by_the_bridge_but_never_from_the_node() {
     let mut lab = Lab::open();
     lab.pod(&ALICE, EndpointFlags::READY.with(EndpointFlags::CHAINED));
     for family in FAMILIES {
-        let packet = tcp((ALICE.ip(family), 40_000), (BOB.ip(family), 80), SYN).to_pod(&BOB);
+        let packet = tcp((ALICE.ip(family), 40_000), (BOB.ip(family), 80), SYN).brought_to(&BOB);
         lab.receive(&BOB, &packet, From::Device).passes_to(&BOB);
         lab.receive(&BOB, &packet, From::Node).dropped_to(&BOB, DropReason::InvalidSourceIp);
     }
@@ -192,17 +190,17 @@ fn a_chained_pod_comes_by_the_bridge_but_never_from_the_node() {
 fn only_packets_for_the_pod_itself_are_delivered() {
     let mut lab = Lab::open();
     for family in FAMILIES {
-        let packet = tcp((node(family), 40_000), (BOB.ip(family), 80), SYN).to_pod(&ALICE);
+        let packet = tcp((node(family), 40_000), (BOB.ip(family), 80), SYN).brought_to(&ALICE);
         lab.receive(&ALICE, &packet, From::Node).dropped_to(&ALICE, DropReason::InvalidIdentity);
         let group: IpAddr = if family == 4 {
             Ipv4Addr::new(224, 0, 0, 251).into()
         } else {
             "ff02::fb".parse::<Ipv6Addr>().unwrap().into()
         };
-        let packet = udp((node(family), 5353), (group, 5353)).to_pod(&ALICE);
+        let packet = udp((node(family), 5353), (group, 5353)).brought_to(&ALICE);
         lab.receive(&ALICE, &packet, From::Node).passes_to(&ALICE);
     }
-    let packet = udp((node(4), 5353), (Ipv4Addr::BROADCAST.into(), 5353)).to_pod(&ALICE);
+    let packet = udp((node(4), 5353), (Ipv4Addr::BROADCAST.into(), 5353)).brought_to(&ALICE);
     lab.receive(&ALICE, &packet, From::Node).passes_to(&ALICE);
 }
 
@@ -216,13 +214,13 @@ fn the_link_is_the_nodes() {
     lab.policy(&ALICE, &table(worlds.map(|world| allow(Direction::Egress, Some(world), L4Match::Any, 1))));
     for family in FAMILIES {
         let packet = udp((ALICE.ip(family), 40_000), (outside(family), 53));
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).passes_from(&ALICE);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).passes_from(&ALICE);
     }
     for address in ["255.255.255.255", "224.0.0.1", "fe80::1", "ff02::1", "ff01::1"] {
         let address: IpAddr = address.parse().unwrap();
         let source = ALICE.ip(if address.is_ipv4() { 4 } else { 6 });
         let packet = udp((source, 40_000), (address, 53));
-        let event = lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        let event = lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
         assert_eq!(event.destination_identity, Identity::HOST.as_u32(), "{address}");
     }
 }
@@ -232,7 +230,7 @@ fn nobody_outside_has_an_address_of_this_node() {
     let mut lab = Lab::open();
     lab.prefix("198.51.100.0/24".parse().unwrap(), 9_000, 0, IpcacheFlags::default());
     for family in FAMILIES {
-        let packet = |source| tcp((source, 40_000), (BOB.ip(family), 80), SYN).to_pod(&BOB);
+        let packet = |source| tcp((source, 40_000), (BOB.ip(family), 80), SYN).brought_to(&BOB);
         for (source, identity) in
             [(ALICE.ip(family), ALICE.identity), (node(family), Identity::HOST.as_u32())]
         {
@@ -242,6 +240,6 @@ fn nobody_outside_has_an_address_of_this_node() {
         }
         lab.arrive(&packet(outside(family))).passes_by();
     }
-    lab.arrive(&tcp(("198.51.100.7".parse().unwrap(), 1), (BOB.ip(4), 80), SYN).to_pod(&BOB)).passes_by();
+    lab.arrive(&tcp(("198.51.100.7".parse().unwrap(), 1), (BOB.ip(4), 80), SYN).brought_to(&BOB)).passes_by();
     lab.arrive(&frame([1; 6], [2; 6], 0x88cc, &[0; 40])).passes_by();
 }

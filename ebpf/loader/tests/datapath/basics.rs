@@ -1,11 +1,9 @@
 //! The way of ordinary packets: new connection, answer, denial, delivery.
 
-mod support;
-
+use crate::support::packet::*;
+use crate::support::*;
 use sluice_policy::map_state::L4Match;
 use sluice_types::{Direction, DropReason, Protocol};
-use support::packet::*;
-use support::*;
 
 #[test]
 fn a_connection_between_two_pods_goes_straight_both_ways() {
@@ -14,9 +12,9 @@ fn a_connection_between_two_pods_goes_straight_both_ways() {
         let (a, b) = ((ALICE.ip(family), 40_000), (BOB.ip(family), 80));
         for (flags, forward) in [(SYN, true), (SYN | ACK, false), (ACK, true), (ACK, true), (ACK, false)] {
             if forward {
-                lab.send(&ALICE, &tcp(a, b, flags).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+                lab.send(&ALICE, &tcp(a, b, flags).sent_by(&ALICE)).delivered(&ALICE, &BOB);
             } else {
-                lab.send(&BOB, &tcp(b, a, flags).from_pod(&BOB)).delivered(&BOB, &ALICE);
+                lab.send(&BOB, &tcp(b, a, flags).sent_by(&BOB)).delivered(&BOB, &ALICE);
             }
         }
     }
@@ -30,12 +28,12 @@ fn default_deny_of_the_target_and_of_the_source() {
         let (a, b) = ((ALICE.ip(family), 40_000), (BOB.ip(family), 80));
         lab.policy(&BOB, &closed(Direction::Ingress));
         let event =
-            lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).dropped_to(&BOB, DropReason::PolicyDenied);
+            lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).dropped_to(&BOB, DropReason::PolicyDenied);
         assert_eq!((event.source_identity, event.destination_identity), (ALICE.identity, BOB.identity));
         assert_eq!(event.peer_endpoint, ALICE.id);
         lab.policy(&BOB, &allow_all());
         lab.policy(&ALICE, &closed(Direction::Egress));
-        lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
         lab.policy(&ALICE, &allow_all());
     }
     assert_eq!(lab.connections().len(), 0, "a denied packet opens nothing");
@@ -52,7 +50,7 @@ fn the_event_of_a_denial_says_everything() {
     for family in FAMILIES {
         let (a, b) = ((ALICE.ip(family), 40_000), (BOB.ip(family), 80));
         let event =
-            lab.send(&ALICE, &tcp(a, b, SYN).from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDeny);
+            lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDeny);
         assert_eq!(event.rule, 42);
         assert_eq!((event.family, event.protocol, event.tcp_flags_or_icmp_type), (family, TCP, SYN));
         assert_eq!((event.source_identity, event.destination_identity), (ALICE.identity, BOB.identity));

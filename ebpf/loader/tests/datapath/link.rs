@@ -1,14 +1,12 @@
 //! IPv6 neighbour discovery: a pod claims only its own addresses, is no router, and cannot use what passes without
 //! policy to reach beyond its link.
 
-mod support;
-
 use std::net::Ipv6Addr;
 
+use crate::support::packet::*;
+use crate::support::*;
 use sluice_policy::map_state::L4Match;
 use sluice_types::{Direction, DropReason, Protocol};
-use support::packet::*;
-use support::*;
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
@@ -67,7 +65,7 @@ fn a_pod_finds_its_gateway_and_answers_for_itself() {
         }),
     ] {
         println!("{name}");
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).passes_from(&ALICE);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).passes_from(&ALICE);
     }
 }
 
@@ -102,24 +100,24 @@ fn what_it_claims_for_others_is_dropped() {
         ("answer as nobody", neighbour(unspecified, all_nodes(), ADVERTISEMENT, ALICE.ipv6, own), spoofed),
     ] {
         println!("{name}");
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, reason);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, reason);
     }
     // A fragmented message, an option of no length, more options than anybody needs, a cut one.
     let good = neighbour(ALICE.ipv6, gateway(), SOLICITATION, gateway(), Some((SOURCE_OPTION, ALICE.mac)));
     let fragmented = Ip { fragment: Some((0, true)), ..good.clone() };
-    lab.send(&ALICE, &fragmented.from_pod(&ALICE)).dropped_from(&ALICE, forbidden);
+    lab.send(&ALICE, &fragmented.sent_by(&ALICE)).dropped_from(&ALICE, forbidden);
     let mut endless = good.clone();
     endless.payload[25] = 0;
-    lab.send(&ALICE, &endless.from_pod(&ALICE)).dropped_from(&ALICE, forbidden);
+    lab.send(&ALICE, &endless.sent_by(&ALICE)).dropped_from(&ALICE, forbidden);
     let mut many = good.clone();
     let option = many.payload[24..].to_vec();
     for _ in 0..8 {
         many.payload.extend(&option);
     }
-    lab.send(&ALICE, &many.from_pod(&ALICE)).dropped_from(&ALICE, forbidden);
+    lab.send(&ALICE, &many.sent_by(&ALICE)).dropped_from(&ALICE, forbidden);
     let mut cut = good;
     cut.payload.truncate(20);
-    lab.send(&ALICE, &cut.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::CtTruncatedOrInvalidHeader);
+    lab.send(&ALICE, &cut.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::CtTruncatedOrInvalidHeader);
 }
 
 #[test]
@@ -133,9 +131,9 @@ fn a_pod_is_no_router() {
             icmp_message(kind, 0, [64, 0, 7, 8], &[0; 24]),
         )
         .hop_limit(255);
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::ForbiddenIcmpv6Message);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::ForbiddenIcmpv6Message);
         let from_outside = Ip { source: gateway().into(), destination: all_nodes().into(), ..packet };
-        lab.receive(&ALICE, &from_outside.to_pod(&ALICE), From::Node)
+        lab.receive(&ALICE, &from_outside.brought_to(&ALICE), From::Node)
             .dropped_to(&ALICE, DropReason::ForbiddenIcmpv6Message);
     }
 }
@@ -148,7 +146,7 @@ fn router_solicitations_and_group_reports_stay_on_the_link() {
     let message = |kind| icmp_message(kind, 0, [0; 4], &[0; 16]);
     let solicitation =
         Ip::new(ALICE.link_local().into(), routers.into(), 58, icmp_message(133, 0, [0; 4], &[]));
-    lab.send(&ALICE, &solicitation.clone().hop_limit(255).from_pod(&ALICE)).passes_from(&ALICE);
+    lab.send(&ALICE, &solicitation.clone().hop_limit(255).sent_by(&ALICE)).passes_from(&ALICE);
     // Hop-by-hop options with a router alert, as real reports have.
     for (kind, source) in
         [(143, ALICE.link_local()), (131, ALICE.ipv6), (132, ALICE.ipv6), (143, Ipv6Addr::UNSPECIFIED)]
@@ -156,10 +154,10 @@ fn router_solicitations_and_group_reports_stay_on_the_link() {
         let report = Ip::new(source.into(), reports.into(), 58, message(kind))
             .extension(0, &[0, 5, 2, 0, 0, 1, 0])
             .hop_limit(1);
-        lab.send(&ALICE, &report.from_pod(&ALICE)).passes_from(&ALICE);
+        lab.send(&ALICE, &report.sent_by(&ALICE)).passes_from(&ALICE);
     }
     let foreign = Ip::new(BOB.link_local().into(), reports.into(), 58, message(143));
-    lab.send(&ALICE, &foreign.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
+    lab.send(&ALICE, &foreign.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::InvalidSourceIp);
 }
 
 /// A message of the link that a router would forward is a packet like any other.
@@ -174,12 +172,12 @@ fn discovery_is_no_way_out() {
         neighbour(ALICE.ipv6, node, SOLICITATION, node, None).hop_limit(254),
         Ip::new(ALICE.ip(6), far.into(), 58, icmp_message(143, 0, [0; 4], &[0; 16])),
     ] {
-        lab.send(&ALICE, &packet.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        lab.send(&ALICE, &packet.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
     }
     let rule = allow(Direction::Egress, None, L4Match::port(Protocol::Icmpv6, u16::from(SOLICITATION)), 3);
     lab.policy(&ALICE, &table([rule]));
     let packet = neighbour(ALICE.ipv6, far, SOLICITATION, far, None);
-    lab.send(&ALICE, &packet.from_pod(&ALICE)).passes_from(&ALICE);
+    lab.send(&ALICE, &packet.sent_by(&ALICE)).passes_from(&ALICE);
 }
 
 #[test]
@@ -188,9 +186,9 @@ fn a_pod_hears_its_neighbours_but_not_routed_ones() {
     let std::net::IpAddr::V6(far) = outside(6) else { unreachable!() };
     for kind in [SOLICITATION, ADVERTISEMENT] {
         let near = neighbour(gateway(), ALICE.ipv6, kind, ALICE.ipv6, None);
-        lab.receive(&ALICE, &near.to_pod(&ALICE), From::Node).passes_to(&ALICE);
+        lab.receive(&ALICE, &near.brought_to(&ALICE), From::Node).passes_to(&ALICE);
         let routed = neighbour(far, ALICE.ipv6, kind, ALICE.ipv6, None).hop_limit(254);
-        lab.receive(&ALICE, &routed.to_pod(&ALICE), From::Device)
+        lab.receive(&ALICE, &routed.brought_to(&ALICE), From::Device)
             .dropped_to(&ALICE, DropReason::PolicyDenied);
     }
 }

@@ -1,13 +1,11 @@
 //! Fragments: later ones carry no ports, so they pass only after a first one that was allowed, or where policy does
 //! not look at ports.
 
-mod support;
-
+use crate::support::packet::*;
+use crate::support::*;
 use sluice_ebpf_loader::common::ConfigFlags;
 use sluice_policy::map_state::L4Match;
 use sluice_types::{Direction, DropReason, Protocol};
-use support::packet::*;
-use support::*;
 
 /// A datagram of 200 bytes for a port, in one piece.
 fn datagram(family: u8, port: u16, id: u32) -> Ip {
@@ -29,24 +27,22 @@ fn later_fragments_follow_a_first_one_that_was_allowed() {
         let mut lab = lab();
         let good = datagram(family, 53, 1);
         let later = good.part(104, 104);
-        lab.send(&ALICE, &later.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
-        lab.send(&ALICE, &good.part(0, 104).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &later.from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &later.from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &later.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
+        lab.send(&ALICE, &good.part(0, 104).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &later.sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &later.sent_by(&ALICE)).delivered(&ALICE, &BOB);
         // Another datagram, another protocol, another target: not covered by that first one.
         for other in [
             Ip { id: 2, ..later.clone() },
             Ip { protocol: TCP, ..later.clone() },
             Ip { destination: CAROL.ip(family), ..later.clone() },
         ] {
-            lab.send(&ALICE, &other.from_pod(&ALICE))
-                .dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
+            lab.send(&ALICE, &other.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
         }
         // A denied first fragment is not remembered.
         let bad = datagram(family, 54, 3);
-        lab.send(&ALICE, &bad.part(0, 104).from_pod(&ALICE))
-            .dropped_from(&ALICE, DropReason::PolicyDenied);
-        lab.send(&ALICE, &bad.part(104, 104).from_pod(&ALICE))
+        lab.send(&ALICE, &bad.part(0, 104).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        lab.send(&ALICE, &bad.part(104, 104).sent_by(&ALICE))
             .dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
     }
 }
@@ -56,19 +52,21 @@ fn fragments_of_an_answer_follow_it() {
     for family in FAMILIES {
         let mut lab = lab();
         lab.policy(&BOB, &closed(Direction::Egress));
-        lab.send(&ALICE, &datagram(family, 53, 1).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &datagram(family, 53, 1).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         let answer = Ip::new(BOB.ip(family), ALICE.ip(family), UDP, udp_header(53, 40_000, &[1; 300]));
-        lab.send(&BOB, &answer.part(152, 152).from_pod(&BOB))
-            .dropped_from(&BOB, DropReason::PolicyDenied);
-        lab.send(&BOB, &answer.part(0, 152).from_pod(&BOB)).delivered(&BOB, &ALICE);
-        lab.send(&BOB, &answer.part(152, 152).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&BOB, &answer.part(152, 152).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+        lab.send(&BOB, &answer.part(0, 152).sent_by(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&BOB, &answer.part(152, 152).sent_by(&BOB)).delivered(&BOB, &ALICE);
         // At the receiving hook, from outside.
         let far = Ip { source: outside(family), ..answer };
-        lab.policy(&ALICE, &table([allow(Direction::Ingress, None, L4Match::port(Protocol::Udp, 40_000), 2)]));
-        lab.receive(&ALICE, &far.part(152, 152).to_pod(&ALICE), From::Device)
+        lab.policy(
+            &ALICE,
+            &table([allow(Direction::Ingress, None, L4Match::port(Protocol::Udp, 40_000), 2)]),
+        );
+        lab.receive(&ALICE, &far.part(152, 152).brought_to(&ALICE), From::Device)
             .dropped_to(&ALICE, DropReason::FirstFragmentNotFound);
-        lab.receive(&ALICE, &far.part(0, 152).to_pod(&ALICE), From::Device).passes_to(&ALICE);
-        lab.receive(&ALICE, &far.part(152, 152).to_pod(&ALICE), From::Device).passes_to(&ALICE);
+        lab.receive(&ALICE, &far.part(0, 152).brought_to(&ALICE), From::Device).passes_to(&ALICE);
+        lab.receive(&ALICE, &far.part(152, 152).brought_to(&ALICE), From::Device).passes_to(&ALICE);
     }
 }
 
@@ -82,14 +80,14 @@ fn a_fragmented_ping() {
         lab.policy(&BOB, &closed(Direction::Egress));
         let message = icmp_message(echo_request_type(family), 0, [0, 9, 0, 1], &[5; 200]);
         let ping = Ip::new(ALICE.ip(family), BOB.ip(family), icmp_number(family), message);
-        lab.send(&ALICE, &ping.part(96, 200).from_pod(&ALICE))
+        lab.send(&ALICE, &ping.part(96, 200).sent_by(&ALICE))
             .dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
-        lab.send(&ALICE, &ping.part(0, 96).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &ping.part(96, 200).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &ping.part(0, 96).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &ping.part(96, 200).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         let message = icmp_message(echo_reply_type(family), 0, [0, 9, 0, 1], &[5; 200]);
         let reply = Ip { payload: message, ..ping.reversed() };
-        lab.send(&BOB, &reply.part(0, 96).from_pod(&BOB)).delivered(&BOB, &ALICE);
-        lab.send(&BOB, &reply.part(96, 200).from_pod(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&BOB, &reply.part(0, 96).sent_by(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&BOB, &reply.part(96, 200).sent_by(&BOB)).delivered(&BOB, &ALICE);
     }
 }
 
@@ -108,17 +106,17 @@ fn tiny_and_overlapping_fragments() {
                 println!("protocol {}, first fragment of {shown} bytes", packet.protocol);
                 let mut first = packet.part(0, shown);
                 first.fragment = Some((0, true));
-                lab.send(&ALICE, &first.from_pod(&ALICE))
+                lab.send(&ALICE, &first.sent_by(&ALICE))
                     .dropped_from(&ALICE, DropReason::InvalidPacketDropped);
             }
-            lab.send(&ALICE, &packet.part(0, 24).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&ALICE, &packet.part(0, 24).sent_by(&ALICE)).delivered(&ALICE, &BOB);
             for offset in (8..header).step_by(8) {
                 println!("protocol {}, later fragment at {offset}", packet.protocol);
-                lab.send(&ALICE, &packet.part(offset, 16).from_pod(&ALICE))
+                lab.send(&ALICE, &packet.part(offset, 16).sent_by(&ALICE))
                     .dropped_from(&ALICE, DropReason::InvalidPacketDropped);
             }
             let behind = header.next_multiple_of(8);
-            lab.send(&ALICE, &packet.part(behind, 16).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&ALICE, &packet.part(behind, 16).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         }
     }
 }
@@ -130,10 +128,9 @@ fn a_second_first_fragment_is_judged_like_the_first() {
         let mut lab = lab();
         let good = datagram(family, 53, 1);
         let bad = datagram(family, 54, 1);
-        lab.send(&ALICE, &good.part(0, 104).from_pod(&ALICE)).delivered(&ALICE, &BOB);
-        lab.send(&ALICE, &bad.part(0, 104).from_pod(&ALICE))
-            .dropped_from(&ALICE, DropReason::PolicyDenied);
-        lab.send(&ALICE, &good.part(104, 104).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &good.part(0, 104).sent_by(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &bad.part(0, 104).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+        lab.send(&ALICE, &good.part(104, 104).sent_by(&ALICE)).delivered(&ALICE, &BOB);
     }
 }
 
@@ -151,24 +148,27 @@ fn a_policy_that_does_not_look_at_ports_needs_none() {
             };
             for l4 in [L4Match::Any, L4Match::Protocol(Protocol::Udp)] {
                 lab.policy(&ALICE, &table([allow(Direction::Egress, BOB.peer(), l4, 1)]));
-                lab.send(&ALICE, &later.from_pod(&ALICE)).delivered(&ALICE, &BOB);
+                lab.send(&ALICE, &later.sent_by(&ALICE)).delivered(&ALICE, &BOB);
             }
-            lab.policy(&ALICE, &table([allow(Direction::Egress, BOB.peer(), L4Match::Protocol(Protocol::Tcp), 1)]));
-            lab.send(&ALICE, &later.from_pod(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
+            lab.policy(
+                &ALICE,
+                &table([allow(Direction::Egress, BOB.peer(), L4Match::Protocol(Protocol::Tcp), 1)]),
+            );
+            lab.send(&ALICE, &later.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::PolicyDenied);
             // One rule with a port, whoever it is for, and the fragment can no longer be told.
             let rows = [
                 allow(Direction::Egress, BOB.peer(), L4Match::Any, 1),
                 deny(Direction::Egress, CAROL.peer(), L4Match::port(Protocol::Tcp, 22), 2),
             ];
             lab.policy(&ALICE, &table(rows));
-            lab.send(&ALICE, &later.from_pod(&ALICE)).dropped_from(&ALICE, reason);
+            lab.send(&ALICE, &later.sent_by(&ALICE)).dropped_from(&ALICE, reason);
             // The target's policy looks at ports.
             lab.policy(&ALICE, &allow_all());
             lab.policy(&BOB, &table([allow(Direction::Ingress, None, L4Match::port(Protocol::Udp, 53), 3)]));
-            lab.send(&ALICE, &later.from_pod(&ALICE)).dropped_to(&BOB, reason);
+            lab.send(&ALICE, &later.sent_by(&ALICE)).dropped_to(&BOB, reason);
             let first = datagram(family, 53, 9).part(0, 104);
-            lab.send(&ALICE, &first.from_pod(&ALICE)).delivered(&ALICE, &BOB);
-            let outcome = lab.send(&ALICE, &later.from_pod(&ALICE));
+            lab.send(&ALICE, &first.sent_by(&ALICE)).delivered(&ALICE, &BOB);
+            let outcome = lab.send(&ALICE, &later.sent_by(&ALICE));
             if tracking {
                 outcome.delivered(&ALICE, &BOB);
             } else {
@@ -184,11 +184,11 @@ fn a_full_fragment_table_never_permits() {
     for family in FAMILIES {
         let mut lab = lab();
         for id in 0..1_000 {
-            lab.send(&ALICE, &datagram(family, 53, id).part(0, 104).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+            lab.send(&ALICE, &datagram(family, 53, id).part(0, 104).sent_by(&ALICE)).delivered(&ALICE, &BOB);
         }
-        lab.send(&ALICE, &datagram(family, 53, 0).part(104, 104).from_pod(&ALICE))
+        lab.send(&ALICE, &datagram(family, 53, 0).part(104, 104).sent_by(&ALICE))
             .dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
-        lab.send(&ALICE, &datagram(family, 53, 999).part(104, 104).from_pod(&ALICE)).delivered(&ALICE, &BOB);
+        lab.send(&ALICE, &datagram(family, 53, 999).part(104, 104).sent_by(&ALICE)).delivered(&ALICE, &BOB);
     }
 }
 
@@ -198,8 +198,8 @@ fn an_atomic_fragment_is_no_fragment() {
     let mut lab = lab();
     let mut whole = datagram(6, 53, 1);
     whole.fragment = Some((0, false));
-    lab.send(&ALICE, &whole.from_pod(&ALICE)).delivered(&ALICE, &BOB);
-    lab.send(&ALICE, &datagram(6, 53, 1).part(104, 104).from_pod(&ALICE))
+    lab.send(&ALICE, &whole.sent_by(&ALICE)).delivered(&ALICE, &BOB);
+    lab.send(&ALICE, &datagram(6, 53, 1).part(104, 104).sent_by(&ALICE))
         .dropped_from(&ALICE, DropReason::FirstFragmentNotFound);
 }
 
@@ -209,6 +209,5 @@ fn a_header_chain_that_crosses_fragments_is_refused() {
     let mut lab = Lab::open();
     let mut later = datagram(6, 53, 1).part(104, 104);
     later.protocol = 60;
-    lab.send(&ALICE, &later.from_pod(&ALICE))
-        .dropped_from(&ALICE, DropReason::InvalidIpv6ExtensionHeader);
+    lab.send(&ALICE, &later.sent_by(&ALICE)).dropped_from(&ALICE, DropReason::InvalidIpv6ExtensionHeader);
 }

@@ -1,5 +1,4 @@
 //! A datapath of its own for each test, packets to put in, and what must come out: verdict, counters and events.
-#![expect(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod packet;
 

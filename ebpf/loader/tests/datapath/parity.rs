@@ -1,15 +1,12 @@
 //! Random policy × random packet: the kernel's verdict is [`MapState::decide`]'s, with the same reason and rule.
 
-mod support;
-
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use crate::support::packet::*;
+use crate::support::*;
 use sluice_ebpf_loader::common::{ConfigFlags, EventAction, EventKind, IpcacheFlags};
 use sluice_policy::map_state::{Decision, Entry, EntryVerdict, Key, L4Match, MapState, Query};
 use sluice_types::{Direction, DropReason, Identity, Protocol, ProxyPort, RuleId, Verdict};
-use support::packet::*;
-use support::*;
 
 const POLICIES: usize = 150;
 const PACKETS: usize = 24;
@@ -83,11 +80,8 @@ fn random_l4(random: &mut Random) -> L4Match {
 fn random_state(random: &mut Random) -> MapState {
     let identities =
         [BOB.identity, CAROL.identity, 1, 9, 10, 16_777_300, 16_777_301, 4_242].map(Identity::new);
-    let mut state = MapState {
-        audit_ingress: random.in_ten(1),
-        audit_egress: random.in_ten(1),
-        ..MapState::default()
-    };
+    let mut state =
+        MapState { audit_ingress: random.in_ten(1), audit_egress: random.in_ten(1), ..MapState::default() };
     // A direction is often without ports altogether, so that fragments can pass.
     let portless = Direction::ALL.map(|_| random.in_ten(3));
     for rule in 0..random.below(24) {
@@ -134,8 +128,11 @@ fn random_case(random: &mut Random, fresh: &mut u16) -> Case {
     let (address, identity, from) = random.one(&peers(family));
     // A port of its own for each packet, so that none belongs to a connection.
     *fresh = if *fresh == u16::MAX { 1_024 } else { *fresh + 1 };
-    let (source, destination) =
-        if direction == Direction::Egress { (ALICE.ip(family), address) } else { (address, ALICE.ip(family)) };
+    let (source, destination) = if direction == Direction::Egress {
+        (ALICE.ip(family), address)
+    } else {
+        (address, ALICE.ip(family))
+    };
     let (a, b) = ((source, *fresh), (destination, random.one(&PORTS)));
     let icmp_protocol = Protocol::from_number(icmp_number(family));
     let (packet, protocol, port, tracked) = match random.below(12) {
@@ -197,8 +194,8 @@ fn wanted(decision: &Decision, tracked: bool) -> Seen {
 
 fn seen(lab: &mut Lab, case: &Case) -> Seen {
     let outcome = match case.query.direction {
-        Direction::Egress => lab.send(&ALICE, &case.packet.from_pod(&ALICE)),
-        Direction::Ingress => lab.receive(&ALICE, &case.packet.to_pod(&ALICE), case.from),
+        Direction::Egress => lab.send(&ALICE, &case.packet.sent_by(&ALICE)),
+        Direction::Ingress => lab.receive(&ALICE, &case.packet.brought_to(&ALICE), case.from),
     };
     let passes = match outcome.run.verdict {
         0 | 7 => true,
@@ -222,7 +219,7 @@ fn shrink(lab: &mut Lab, state: &MapState, case: &Case) -> MapState {
         let mut smaller = smallest.clone();
         smaller.entries.remove(key);
         lab.policy(&ALICE, &smaller);
-        lab.datapath.conntrack.purge(case.packet.source).unwrap();
+        lab.datapath.conntrack.purge(&[case.packet.source]).unwrap();
         if seen(lab, case) != wanted(&smaller.decide(&case.query), case.tracked) {
             smallest = smaller;
         }
@@ -250,9 +247,10 @@ fn compare(seed: u64) {
             let (kernel, engine) = (seen(&mut lab, &case), wanted(&decision, case.tracked));
             if kernel != engine {
                 let smallest = shrink(&mut lab, &state, &case);
-                let mut text = format!("seed {seed:#x}: kernel {kernel:?}, engine {engine:?}\n{:?}\n", case.query);
+                let mut text =
+                    format!("seed {seed:#x}: kernel {kernel:?}, engine {engine:?}\n{:?}\n", case.query);
                 for (key, entry) in &smallest.entries {
-                    let _ = writeln!(text, "  {key:?} {entry:?}");
+                    text.push_str(&format!("  {key:?} {entry:?}\n"));
                 }
                 panic!("{text}audit {} {}", smallest.audit_ingress, smallest.audit_egress);
             }

@@ -1,8 +1,6 @@
 //! Real interfaces and real traffic: attaching, taking over after a restart, and that nothing passes unjudged
 //! meanwhile. Everything lives in namespaces of the test's own thread, and goes with it.
 
-mod support;
-
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::support::{ALICE, BOB, FAMILIES, Pod, allow, allow_all, node, small, table};
 use sluice_ebpf_loader::common::{EndpointFlags, EndpointInfo, IpcacheEntry, IpcacheFlags};
 use sluice_ebpf_loader::{Datapath, Settings, attach, bpffs};
 use sluice_policy::map_state::{L4Match, MapState};
 use sluice_types::{Direction, DropReason, Identity, Protocol};
-use support::{ALICE, BOB, FAMILIES, Pod, allow, allow_all, node, small, table};
 
 /// A node in namespaces of its own: network, and mounts for pins and the pods' namespaces.
 struct Node {
@@ -80,8 +78,11 @@ impl Node {
         let (host, space) = (interface(pod), namespace(pod));
         let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
         ip(&format!("netns add {space}"));
-        ip(&format!("link add {host} address {} type veth peer name eth0 address {} netns {space}",
-            mac(pod.host_mac), mac(pod.mac)));
+        ip(&format!(
+            "link add {host} address {} type veth peer name eth0 address {} netns {space}",
+            mac(pod.host_mac),
+            mac(pod.mac)
+        ));
         ip(&format!("link set {host} up"));
         for line in [
             "link set lo up".to_owned(),
@@ -97,7 +98,11 @@ impl Node {
             ip(&format!("-n {space} {line}"));
         }
         for family in FAMILIES {
-            ip(&format!("-{family} neigh add {} lladdr {} dev {host} nud permanent", pod.ip(family), mac(pod.mac)));
+            ip(&format!(
+                "-{family} neigh add {} lladdr {} dev {host} nud permanent",
+                pod.ip(family),
+                mac(pod.mac)
+            ));
             ip(&format!("-{family} route add {} dev {host}", pod.ip(family)));
         }
         attach::ifindex(&host).unwrap()
@@ -112,8 +117,8 @@ impl Node {
             flags: EndpointFlags::READY,
             ifindex,
             identity: pod.identity,
-            revision: support::next_revision(),
-            generation: support::next_revision(),
+            revision: crate::support::next_revision(),
+            generation: crate::support::next_revision(),
             mac: pod.mac,
             host_mac: pod.host_mac,
             ipv4_be: pod.ipv4.octets(),
@@ -122,8 +127,7 @@ impl Node {
         };
         self.datapath.endpoints.insert(&info).unwrap();
         for family in FAMILIES {
-            let entry =
-                IpcacheEntry { identity: pod.identity, endpoint: pod.id, ..IpcacheEntry::default() };
+            let entry = IpcacheEntry { identity: pod.identity, endpoint: pod.id, ..IpcacheEntry::default() };
             self.datapath.ipcache.upsert(pod.ip(family).into(), &entry).unwrap();
         }
         attach::attach_container(&self.pins, &interface(pod), ifindex).unwrap();
@@ -159,9 +163,8 @@ fn serve(pod: &Pod, address: SocketAddr, stop: &Arc<AtomicBool>) -> JoinHandle<(
                     stream.set_nonblocking(false).unwrap();
                     stream.set_read_timeout(Some(SOON)).unwrap();
                     let mut bytes = [0; 5];
-                    if stream.read_exact(&mut bytes).is_ok() {
-                        let _ = stream.write_all(&bytes);
-                    }
+                    // A client that went away is the client's matter.
+                    drop(stream.read_exact(&mut bytes).and_then(|()| stream.write_all(&bytes)));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     std::thread::sleep(Duration::from_millis(5));
@@ -186,12 +189,17 @@ fn traffic_between_pods_and_with_the_node() {
     let node_ = Node::new();
     node_.pod(&ALICE, &allow_all());
     let port = |port| L4Match::port(Protocol::Tcp, port);
-    node_.pod(&BOB, &table([
-        allow(Direction::Ingress, ALICE.peer(), port(8080), 1),
-        allow(Direction::Ingress, Some(Identity::HOST), port(9090), 2),
-    ]));
+    node_.pod(
+        &BOB,
+        &table([
+            allow(Direction::Ingress, ALICE.peer(), port(8080), 1),
+            allow(Direction::Ingress, Some(Identity::HOST), port(9090), 2),
+        ]),
+    );
     for family in FAMILIES {
-        for (server_port, from_alice, from_node) in [(8080, true, false), (9090, false, true), (7070, false, false)] {
+        for (server_port, from_alice, from_node) in
+            [(8080, true, false), (9090, false, true), (7070, false, false)]
+        {
             let stop = Arc::new(AtomicBool::new(false));
             let address = SocketAddr::new(BOB.ip(family), server_port);
             let server = serve(&BOB, address, &stop);
@@ -223,7 +231,7 @@ fn attaching_is_idempotent_and_checked() {
         attach::attach_container(pins, &name, ifindex).unwrap();
         assert!(attach::is_attached(pins, &name, ifindex).unwrap());
     }
-    assert_eq!(attach::pinned_interfaces(pins).unwrap(), [name.clone()]);
+    assert_eq!(attach::pinned_interfaces(pins).unwrap(), std::slice::from_ref(&name));
     // The wrong index is not where it is attached.
     assert!(!attach::is_attached(pins, &name, 1).unwrap());
     attach::detach(pins, &name).unwrap();
@@ -233,7 +241,7 @@ fn attaching_is_idempotent_and_checked() {
     attach::attach_container(pins, &name, ifindex).unwrap();
     ip(&format!("link del {name}"));
     ip(&format!("netns del {}", namespace(&ALICE)));
-    assert_eq!(attach::pinned_interfaces(pins).unwrap(), [name.clone()]);
+    assert_eq!(attach::pinned_interfaces(pins).unwrap(), std::slice::from_ref(&name));
     let ifindex = node.wire(&ALICE);
     assert!(!attach::is_attached(pins, &name, ifindex).unwrap());
     attach::attach_container(pins, &name, ifindex).unwrap();
@@ -339,7 +347,7 @@ fn echo_server(
                 if let Some(count) = &received {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-                let _ = socket.send_to(&bytes[..length], from);
+                drop(socket.send_to(&bytes[..length], from));
             }
         }
     });
