@@ -184,7 +184,7 @@ impl MapState {
         let port = match query.port {
             Some(port) => port,
             None if self.looks_at_ports(query.direction) => {
-                let reason = DropReason::FragmentationNotSupported;
+                let reason = DropReason::FirstFragmentNotFound;
                 let verdict = self.denial(query.direction, reason, false);
                 return Decision { verdict, rule: RuleId::NONE, match_type: MatchType::None };
             }

@@ -33,6 +33,8 @@ pub(crate) struct Resolver<'a> {
     cache: &'a SelectorCache,
     peer_names: &'a NamedPorts,
     own_names: BTreeMap<(String, Protocol), u16>,
+    /// What the rules of a direction and action require of each other's endpoint peers.
+    required: BTreeMap<(Direction, Action), BTreeSet<SelectorId>>,
     audit: bool,
     /// Labels are not known yet: closed in every mode but `never`.
     is_init: bool,
@@ -54,10 +56,15 @@ impl<'a> Resolver<'a> {
         cache: &'a SelectorCache,
         peer_names: &'a NamedPorts,
     ) -> Self {
+        let mut required: BTreeMap<_, BTreeSet<SelectorId>> = BTreeMap::new();
+        for rule in rules.iter().filter(|rule| !rule.requires.is_empty()) {
+            required.entry((rule.rule.direction, rule.rule.action)).or_default().extend(&rule.requires);
+        }
         Self {
             config,
             revision,
             rules,
+            required,
             cache,
             peer_names,
             own_names: unambiguous(&subject.named_ports),
@@ -254,12 +261,14 @@ impl<'a> Resolver<'a> {
     fn selected(&self, rule: &InstalledRule, wanted: Wanted) -> BTreeSet<Identity> {
         let (selectors, required) = match &rule.peers {
             PeerSet::Any => return BTreeSet::new(),
-            PeerSet::Select(selectors) => (selectors, Vec::new()),
-            PeerSet::Endpoints(selectors) => (selectors, self.required(rule)),
+            PeerSet::Select(selectors) => (selectors, None),
+            PeerSet::Endpoints(selectors) => {
+                (selectors, self.required.get(&(rule.rule.direction, rule.rule.action)))
+            }
         };
         let selected = selectors.iter().filter_map(|selector| self.cache.matches(*selector));
         let fulfils = |identity: &Identity| {
-            required.iter().all(|selector| {
+            required.into_iter().flatten().all(|selector| {
                 self.cache.matches(*selector).is_some_and(|matches| matches.contains(identity))
             })
         };
@@ -271,14 +280,6 @@ impl<'a> Resolver<'a> {
                 (is_selected && fulfils(&identity)).then_some(identity).into_iter().collect()
             }
         }
-    }
-
-    /// What all rules of the endpoint require of peers in the direction and with the action of this one.
-    fn required(&self, of: &InstalledRule) -> Vec<SelectorId> {
-        self.rules_of(of.rule.direction)
-            .filter(|rule| rule.rule.action == of.rule.action)
-            .flat_map(|rule| rule.requires.iter().copied())
-            .collect()
     }
 }
 

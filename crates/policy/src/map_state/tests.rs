@@ -83,7 +83,7 @@ fn fragments_pass_only_where_nothing_looks_at_ports() {
     let looking = table(&[(Some(PEER), L4Match::Any, allow), (Some(OTHER), TCP_80, allow)]);
     assert_eq!(
         looking.decide(&ask(PEER, Protocol::Udp, None)).verdict,
-        Verdict::Deny(DropReason::FragmentationNotSupported)
+        Verdict::Deny(DropReason::FirstFragmentNotFound)
     );
 }
 

@@ -164,3 +164,18 @@ fn a_denied_icmp_type_leaves_the_others() {
          shop/db -> shop/backend ICMP/0 ICMPv6/128 TCP/8: allow",
     );
 }
+
+#[test]
+fn ten_thousand_entries_in_one_policy() {
+    let entry = |port| format!("{{toPorts: [{{ports: [{{port: {port}, protocol: TCP}}]}}]}}");
+    let entries: Vec<String> = (1..=10_000).map(entry).collect();
+    let mut scene = Scene::shop();
+    scene.cnp("p", &format!("{{endpointSelector: {{}}, ingress: [{}]}}", entries.join(", ")));
+    scene.check(
+        "shop/db -> shop/backend TCP/1 TCP/5000 TCP/10000: allow
+         shop/db -> shop/backend TCP/10001 UDP/1: default",
+    );
+    let policy = scene.repository.resolve(scene.subject("shop/backend"));
+    // One for each, the node's, and that egress is open.
+    assert_eq!(policy.map_state.entries.len(), 10_002);
+}
