@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 use sluice_client::model::{EndpointRequest, EndpointState};
-use sluice_netlink::{Link, Netlink, Netns};
+use sluice_netlink::{Link, MacAddr, Netlink, Netns};
 
 use crate::Request;
 use crate::addresses::{Addresses, PodAddress, host_net};
@@ -17,6 +17,7 @@ use crate::lock::Lock;
 use crate::result::{CniResult, Interface, IpConfig, RouteConfig};
 use crate::step::{self, Step};
 use crate::undo::{Done, Undo};
+use crate::verb::joined;
 use crate::{delete_record, host_link, ipam, pod_link, programs, report};
 
 /// Adds the attachment and returns the result, and with it how to take everything back should the result not
@@ -45,23 +46,42 @@ fn primary(request: &Request, netns: &Netns, undo: &mut Undo<'_>) -> Result<Valu
     undo.push(Done::HostLink);
     let mtu = request.config.mtu.or(addresses.mtu);
     let host = host_link::create(&mut netlink, attachment, netns, mtu)?;
-    host_link::apply_settings(&host.name, &addresses)?;
-    step::reached(Step::AddHostSettings);
     undo.push(Done::Programs(host.name.clone()));
-    programs::attach(&request.config.pin_dir, &host.name, host.index)?;
-    step::reached(Step::AddProgramsAttached);
-
-    netlink.set_up(host.index)?;
-    step::reached(Step::AddHostUp);
-    let pod = pod_link::set_up(netns, &attachment.ifname, &addresses, attachment.host_mac())?;
-    step::reached(Step::AddPodSetUp);
-    let ips = addresses.each().map(|address| address.ip);
-    host_link::add_routes(&mut netlink, &host, ips, attachment.pod_mac())?;
-    step::reached(Step::AddHostRoutes);
-
-    create_endpoint(request, &host, &pod, &addresses, undo)?;
+    undo.push(Done::Endpoint);
+    let wanted = endpoint_request(request, &host, attachment.pod_mac(), &addresses)?;
+    // Both sides wait for the kernel most of the time, and neither needs the other: whoever is first, nothing
+    // passes before the programs are attached and the endpoint's policy is there.
+    let (pod, endpoint) = std::thread::scope(|scope| {
+        let endpoint = scope.spawn(|| create_endpoint(request, &wanted));
+        (connect(request, &mut netlink, netns, &host, &addresses), joined(endpoint))
+    });
+    let pod = pod?;
+    endpoint?;
     netlink.set_alias(host.index, &attachment.alias(Phase::Added))?;
     Ok(result(request, &host, &pod, &addresses).to_json(request.config.version))
+}
+
+/// Attaches the programs, and only then sets both ends up, with addresses and routes. Returns the container's end.
+fn connect(
+    request: &Request,
+    netlink: &mut Netlink,
+    netns: &Netns,
+    host: &Link,
+    addresses: &Addresses,
+) -> Result<Link, Error> {
+    let attachment = &request.attachment;
+    host_link::apply_settings(&host.name, addresses)?;
+    step::reached(Step::AddHostSettings);
+    programs::attach(&request.config.pin_dir, &host.name, host.index)?;
+    step::reached(Step::AddProgramsAttached);
+    netlink.set_up(host.index)?;
+    step::reached(Step::AddHostUp);
+    let pod = pod_link::set_up(netns, &attachment.ifname, addresses, attachment.host_mac())?;
+    step::reached(Step::AddPodSetUp);
+    let ips = addresses.each().map(|address| address.ip);
+    host_link::add_routes(netlink, host, ips, attachment.pod_mac())?;
+    step::reached(Step::AddHostRoutes);
+    Ok(pod)
 }
 
 /// After another plugin: its interface is put under policy, and its result is the result.
@@ -89,7 +109,9 @@ fn chained(
     undo.push(Done::Programs(host.name.clone()));
     programs::attach(&config.pin_dir, &host.name, host.index)?;
     step::reached(Step::AddProgramsAttached);
-    create_endpoint(request, &host, &pod, &addresses, undo)?;
+    undo.push(Done::Endpoint);
+    let wanted = endpoint_request(request, &host, pod.mac.unwrap_or_default(), &addresses)?;
+    create_endpoint(request, &wanted)?;
     let mut result = previous.document.clone();
     if let Some(result) = result.as_object_mut() {
         result.insert("cniVersion".to_owned(), config.version.as_str().into());
@@ -150,16 +172,14 @@ fn may_have_arrived(error: &Error) -> bool {
     )
 }
 
-fn create_endpoint(
+fn endpoint_request(
     request: &Request,
     host: &Link,
-    pod: &Link,
+    pod_mac: MacAddr,
     addresses: &Addresses,
-    undo: &mut Undo<'_>,
-) -> Result<(), Error> {
-    let mac = |link: &Link| link.mac.unwrap_or_default().to_string();
+) -> Result<EndpointRequest, Error> {
     let environment = &request.environment;
-    let wanted = EndpointRequest {
+    Ok(EndpointRequest {
         container_id: environment.container_id.clone(),
         ifname: environment.ifname.clone(),
         netns: environment.netns()?.to_string_lossy().into_owned(),
@@ -168,15 +188,18 @@ fn create_endpoint(
         pod_uid: environment.pod.uid.clone(),
         host_ifname: host.name.clone(),
         host_ifindex: host.index,
-        mac: mac(pod),
-        host_mac: mac(host),
+        mac: pod_mac.to_string(),
+        host_mac: host.mac.unwrap_or_default().to_string(),
         ipv4: addresses.ipv4.map(|address| address.ip),
         ipv6: addresses.ipv6.map(|address| address.ip),
         chained: request.config.previous.is_some(),
         own_ipam: request.config.previous.is_none() && request.config.ipam == Ipam::Own,
-    };
-    undo.push(Done::Endpoint);
-    let endpoint = Agent::new(&request.config).create_endpoint(&wanted)?;
+    })
+}
+
+/// When this returns, the endpoint's policy is in the kernel.
+fn create_endpoint(request: &Request, wanted: &EndpointRequest) -> Result<(), Error> {
+    let endpoint = Agent::new(&request.config).create_endpoint(wanted)?;
     step::reached(Step::AddEndpointCreated);
     if matches!(endpoint.state, EndpointState::Disconnecting | EndpointState::Disconnected) {
         let reason = format!("the endpoint is {}", endpoint.state);

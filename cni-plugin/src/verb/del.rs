@@ -12,6 +12,7 @@ use crate::environment::{Verb, check_ifname};
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::step::{self, Step};
+use crate::verb::joined;
 use crate::{delete_record, host_link, ipam, pod_link, programs, report};
 
 /// Removes the attachment. Goes on after a failure and reports the first; asked again, it does what is left.
@@ -29,10 +30,14 @@ pub(crate) fn del(request: &Request) -> Result<(), Error> {
     };
     let mut netlink = Netlink::open()?;
     let host_ifnames = host_ifnames(request, &mut netlink);
-    keep_first(tell_agent(request));
-    step::reached(Step::DelAgentTold);
-    keep_first(delete_link(request, &mut netlink));
-    step::reached(Step::DelLinkDeleted);
+    // Both wait for the kernel most of the time. Without its endpoint an interface is closed, and without its
+    // interface an endpoint is harmless: the order does not matter.
+    let (told, deleted) = std::thread::scope(|scope| {
+        let told = scope.spawn(|| tell_agent(request));
+        (delete_link(request, &mut netlink), joined(told))
+    });
+    keep_first(told);
+    keep_first(deleted);
     for name in &host_ifnames {
         keep_first(programs::detach(&config.pin_dir, name));
     }
@@ -47,7 +52,9 @@ pub(crate) fn del(request: &Request) -> Result<(), Error> {
 /// runtime could do nothing about it but ask for ever.
 fn tell_agent(request: &Request) -> Result<(), Error> {
     let config = &request.config;
-    match Agent::new(config).delete_attachment(&request.attachment) {
+    let told = Agent::new(config).delete_attachment(&request.attachment);
+    step::reached(Step::DelAgentTold);
+    match told {
         Ok(()) => delete_record::remove(config, &request.attachment),
         Err(error) => {
             report::warn_about("the deletion is recorded for the agent", &error);
@@ -63,7 +70,10 @@ fn delete_link(request: &Request, netlink: &mut Netlink) -> Result<(), Error> {
             report::warn(&error);
             Ok(())
         }
-        deleted => deleted.map(drop),
+        deleted => {
+            step::reached(Step::DelLinkDeleted);
+            deleted.map(drop)
+        }
     }
 }
 
