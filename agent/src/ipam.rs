@@ -259,6 +259,12 @@ impl Ipam {
         self.leases.iter().filter(|(_, lease)| old(lease)).map(|(owner, _)| owner.clone()).collect()
     }
 
+    /// When the next lease will be older than `age` without an endpoint.
+    #[must_use]
+    pub(crate) fn next_abandoned(&self, age: Duration) -> Option<Instant> {
+        self.leases.values().filter_map(|lease| lease.open_since).map(|since| since + age).min()
+    }
+
     /// All owners, in order.
     pub(crate) fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.leases.keys()

@@ -126,3 +126,10 @@ pub(crate) struct SourceChanges {
     /// Requests that these changes carry out.
     pub answers: Vec<(Ticket, Result<PolicyApplied, Refusal>)>,
 }
+
+/// The good objects of a text, for tests.
+#[cfg(test)]
+pub(crate) fn read_documents(text: &str) -> Vec<Object> {
+    let documents = document::read(text, "test.yaml", &sluice_policy::Config::default());
+    documents.into_iter().map(|document| document.content.unwrap().object).collect()
+}

@@ -104,6 +104,7 @@ pub(crate) struct State {
     pending: Vec<(Ticket, Pending)>,
     in_flight: Option<InFlight>,
     names: NamesCache,
+    last_tick: Option<Instant>,
     /// What is wrong for as long as it is wrong, by object.
     problems: BTreeMap<String, String>,
     node_problems: Vec<Problem>,
@@ -196,6 +197,7 @@ impl State {
             pending: Vec::new(),
             in_flight: None,
             names,
+            last_tick: None,
             problems: BTreeMap::new(),
             node_problems: Vec::new(),
             restore_problems: Vec::new(),

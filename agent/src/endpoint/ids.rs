@@ -119,7 +119,7 @@ mod tests {
         let stored = numbers.to_store().unwrap();
         assert_eq!(numbers.to_store(), None);
         let mut last = 0;
-        for _ in 0..STEP {
+        for _ in 0..=STEP {
             last = numbers.revision();
         }
         assert!(numbers.to_store().is_some(), "the step is used up");

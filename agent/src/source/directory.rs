@@ -27,3 +27,6 @@ pub(crate) struct FileId {
 const USER: usize = 0;
 /// What was applied through the API.
 const APPLIED: usize = 1;
+
+#[cfg(test)]
+mod tests;

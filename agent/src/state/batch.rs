@@ -3,7 +3,7 @@
 //! Order: what must be on disk before it is used; endpoints that go; policies; ipcache; what may leave the disk only
 //! now.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sluice_client::model::EndpointState;
@@ -41,6 +41,7 @@ pub(super) enum Difference {
 enum Work {
     Nothing,
     Amend {
+        before: Arc<EndpointPolicy>,
         add: Vec<(Key, Entry)>,
         remove: Vec<Key>,
     },
@@ -149,17 +150,22 @@ impl State {
                 Difference::InPlace { .. } | Difference::Whole => Work::Install,
             },
             Difference::None => Work::Nothing,
-            Difference::InPlace { add, remove } => Work::Amend { add: add.clone(), remove: remove.clone() },
+            Difference::InPlace { add, remove } => {
+                Work::Amend { before: Arc::clone(before), add: add.clone(), remove: remove.clone() }
+            }
             Difference::Whole => Work::Install,
         }
     }
 
     /// Whether no packet can have this identity: nothing in the kernel maps to it.
-    fn is_unused(&self, identity: Identity) -> bool {
+    pub(super) fn is_unused(&self, identity: Identity) -> bool {
         let is_mapped_by_us = matches!(identity.scope(), IdentityScope::Cluster | IdentityScope::Local);
         is_mapped_by_us
             && self.ipcache.uses(identity) == 0
-            && !self.endpoints.values().any(|known| known.realized.info.identity == identity.as_u32())
+            && !self
+                .endpoints
+                .values()
+                .any(|known| known.is_enforced() && known.realized.info.identity == identity.as_u32())
     }
 
     fn plan_one(
@@ -191,9 +197,7 @@ impl State {
             }
             Work::Entry => plan.entries.push(info),
             Work::Install => plan.install(&policy, info),
-            Work::Amend { add, remove } => {
-                plan.amend(&policy, endpoint.realized.policy.as_ref(), id, add, remove)
-            }
+            Work::Amend { before, add, remove } => plan.amend(&policy, &before, id, add, remove),
         }
         let message = format!("policy revision {}", self.repository.revision());
         endpoint.note(EndpointState::Regenerating, message, now);
@@ -256,43 +260,48 @@ impl State {
 /// Policies by who shares them.
 #[derive(Default)]
 struct Plan {
-    installs: BTreeMap<usize, Installation>,
-    amendments: BTreeMap<(usize, usize), Amendment>,
+    installs: Vec<Installation>,
+    amendments: Vec<Amendment>,
+    /// Where in the lists a policy is, by address; for amendments with the policy before.
+    places: HashMap<(usize, usize), usize>,
     entries: Vec<EndpointInfo>,
 }
 
 impl Plan {
     fn install(&mut self, policy: &Arc<EndpointPolicy>, info: EndpointInfo) {
-        self.installs
-            .entry(Arc::as_ptr(&policy.map_state).addr())
-            .or_insert_with(|| Installation { policy: Arc::clone(policy), endpoints: Vec::new() })
-            .endpoints
-            .push(info);
+        let key = (0, Arc::as_ptr(&policy.map_state).addr());
+        let place = *self.places.entry(key).or_insert(self.installs.len());
+        if let Some(installation) = self.installs.get_mut(place) {
+            installation.endpoints.push(info);
+        } else {
+            self.installs.push(Installation { policy: Arc::clone(policy), endpoints: vec![info] });
+        }
     }
 
     fn amend(
         &mut self,
         policy: &Arc<EndpointPolicy>,
-        before: Option<&Arc<EndpointPolicy>>,
+        before: &Arc<EndpointPolicy>,
         id: EndpointId,
         add: Vec<(Key, Entry)>,
         remove: Vec<Key>,
     ) {
-        let key = (before.map_or(0, |before| Arc::as_ptr(before).addr()), Arc::as_ptr(policy).addr());
-        self.amendments
-            .entry(key)
-            .or_insert_with(|| Amendment { endpoints: Vec::new(), policy: Arc::clone(policy), add, remove })
-            .endpoints
-            .push(id);
+        let key = (Arc::as_ptr(&before.map_state).addr(), Arc::as_ptr(&policy.map_state).addr());
+        let place = *self.places.entry(key).or_insert(self.amendments.len());
+        if let Some(amendment) = self.amendments.get_mut(place) {
+            amendment.endpoints.push(id);
+        } else {
+            self.amendments.push(Amendment { endpoints: vec![id], policy: Arc::clone(policy), add, remove });
+        }
     }
 
     fn steps(self) -> Vec<Step> {
         let mut steps = Vec::new();
         if !self.amendments.is_empty() {
-            steps.push(Step::Amend(self.amendments.into_values().collect()));
+            steps.push(Step::Amend(self.amendments));
         }
         if !self.installs.is_empty() {
-            steps.push(Step::Install(self.installs.into_values().collect()));
+            steps.push(Step::Install(self.installs));
         }
         if !self.entries.is_empty() {
             steps.push(Step::Endpoint(self.entries));

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use sluice_client::model::{EndpointRequest, EndpointState, Problem};
 use sluice_ebpf_common::{EndpointInfo, IpcacheEntry};
 use sluice_netlink::MacAddr;
+use sluice_policy::labels::reserved_labels;
 use sluice_types::{EndpointId, Identity, IdentityScope, Labels};
 
 use super::{Removal, Settings, State};
@@ -133,16 +134,15 @@ impl State {
             return;
         };
         let identity = Identity::new(info.identity);
-        let labels = self.identities.labels_of(identity).cloned();
-        let (labels, so) = match labels {
-            Some(labels) => (labels, "its labels are those of its identity"),
-            None => (
-                sluice_policy::labels::reserved_labels(Identity::INIT),
-                "its labels are unknown: it is closed",
-            ),
+        let (identity, labels, so) = match self.identities.labels_of(identity).cloned() {
+            Some(labels) => (identity, labels, "its labels are those of its identity"),
+            None => {
+                self.identities.block(identity);
+                (Identity::INIT, reserved_labels(Identity::INIT), "its labels are unknown: it is closed")
+            }
         };
         let message = format!("its state was lost, only the kernel knows it; {so}");
-        let record = record_of(id, &info, ifname, labels, ipam);
+        let record = record_of(id, &info, ifname, (identity, labels), ipam);
         self.restored_with(format!("endpoint {id}"), &message);
         self.restore_endpoint(record, info, now);
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
@@ -193,7 +193,7 @@ impl State {
                     }
                 }
                 IdentityScope::Cluster if self.identities.labels_of(identity).is_none() => {
-                    self.block_unexplained(entry);
+                    self.identities.block(identity);
                 }
                 IdentityScope::Cluster
                 | IdentityScope::Reserved
@@ -218,7 +218,7 @@ fn record_of(
     id: EndpointId,
     info: &EndpointInfo,
     ifname: &str,
-    labels: Labels,
+    (identity, labels): (Identity, Labels),
     ipam: &IpamRecord,
 ) -> EndpointRecord {
     let ipv4 = (info.ipv4_be != [0; 4]).then(|| info.ipv4_be.into());
@@ -231,7 +231,7 @@ fn record_of(
     EndpointRecord {
         id,
         generation: info.generation,
-        identity: Identity::new(info.identity),
+        identity,
         labels,
         attachment: EndpointRequest {
             container_id: owner.container_id,

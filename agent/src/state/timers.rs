@@ -1,18 +1,25 @@
 //! What happens only because time passes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use sluice_ebpf_common::IpcacheEntry;
-use sluice_types::{EndpointId, Identity};
+use sluice_types::EndpointId;
 
 use super::{IDENTITY_GRACE, LEASE_OPEN_MAX, State};
 use crate::effect::Effect;
 use crate::event::Now;
 
+/// The shortest time between two ticks.
+const TICK_MIN: Duration = Duration::from_millis(20);
+
 impl State {
     /// When the next [`crate::event::Event::Tick`] is due; none if nothing waits for time.
     #[must_use]
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        // What cannot be done when it is due is tried again, but not in a tight loop.
+        self.next_due().map(|at| self.last_tick.map_or(at, |last| at.max(last + TICK_MIN)))
+    }
+
+    fn next_due(&self) -> Option<Instant> {
         let waiting = self.waiting_for_pod.iter().map(|waiting| waiting.deadline);
         if !self.is_ready() || self.in_flight.is_some() {
             // Whatever else is due happens after the batch.
@@ -25,11 +32,13 @@ impl State {
             .chain(self.unstored.retry_at)
             .chain(self.removals.iter().filter_map(|removal| removal.retry_at))
             .chain(self.endpoints.values().filter_map(|endpoint| endpoint.retry_at))
+            .chain(self.ipam.next_abandoned(LEASE_OPEN_MAX))
             .min()
     }
 
     /// A deadline has come. What failed is tried again by the next batch by itself.
     pub(super) fn tick(&mut self, now: Now) -> Vec<Effect> {
+        self.last_tick = Some(now.instant);
         self.expire_identities(now);
         self.expire_prefixes(now);
         for owner in self.ipam.abandoned(now.instant, LEASE_OPEN_MAX) {
@@ -43,9 +52,7 @@ impl State {
     fn expire_identities(&mut self, now: Now) {
         let mut is_room_made = false;
         for identity in self.identities.expired(now.instant, IDENTITY_GRACE) {
-            let is_realized =
-                self.endpoints.values().any(|known| known.realized.info.identity == identity.as_u32());
-            if self.ipcache.uses(identity) > 0 || is_realized {
+            if !self.is_unused(identity) {
                 continue;
             }
             let changed = self.repository.remove_identity(identity);
@@ -72,10 +79,5 @@ impl State {
         if self.endpoints.values().all(|known| known.realized.policy.is_some()) && !self.ipcache.is_dirty() {
             self.identities.unblock_all();
         }
-    }
-
-    /// Numbers in the kernel's ipcache that no table explains must not be given to other labels.
-    pub(super) fn block_unexplained(&mut self, entry: &IpcacheEntry) {
-        self.identities.block(Identity::new(entry.identity));
     }
 }

@@ -120,6 +120,8 @@ pub(super) struct Settling {
     /// What was read, in which version; none if the version is not known.
     read: BTreeMap<FileId, Option<Signature>>,
     seen: BTreeMap<FileId, (Signature, Instant)>,
+    /// Files that are not there any more, and since when.
+    missing: BTreeMap<FileId, Instant>,
     closed: BTreeSet<PathBuf>,
 }
 
@@ -163,17 +165,25 @@ impl Settling {
         self.closed.clear();
         self.seen.retain(|file, _| found.files.contains_key(file));
         let is_hidden = |file: &FileId| found.unreadable.iter().any(|(path, _)| file.path.starts_with(path));
-        let is_gone = |file: &&FileId| !found.files.contains_key(*file) && !is_hidden(file);
-        let gone: Vec<FileId> = self.read.keys().filter(is_gone).cloned().collect();
+        let is_missing = |file: &FileId| !found.files.contains_key(file) && !is_hidden(file);
+        self.missing.retain(|file, _| is_missing(file));
+        for file in self.read.keys().filter(|file| is_missing(file)) {
+            self.missing.entry(file.clone()).or_insert(now);
+        }
+        // One that was renamed is missing before its new name is read: wait for what is still to be read.
+        let is_gone = |since: Instant| self.seen.is_empty() || now.duration_since(since) > SETTLE;
+        let gone: Vec<FileId> =
+            self.missing.iter().filter(|(_, since)| is_gone(**since)).map(|(file, _)| file.clone()).collect();
         for file in &gone {
             self.read.remove(file);
+            self.missing.remove(file);
         }
         (ready, gone)
     }
 
     /// Whether some file waits to be left alone.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.seen.is_empty()
+        !self.seen.is_empty() || !self.missing.is_empty()
     }
 }
 
