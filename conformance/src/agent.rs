@@ -433,6 +433,7 @@ struct MonitorState {
     flows: Vec<Flow>,
     stream: Option<UnixStream>,
     broken: Option<String>,
+    listening: bool,
     closed: bool,
 }
 
@@ -450,6 +451,29 @@ impl Monitor {
             .spawn(move || theirs.collect(&socket, stream))
             .context("starting a thread")?;
         Ok(Self { shared })
+    }
+
+    /// Waits until the agent streams.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn wait_for_start(&self) -> Result<()> {
+        self.wait_until_listening(true)
+    }
+
+    /// Waits until the stream of an agent that was killed has ended.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn wait_for_end(&self) -> Result<()> {
+        self.wait_until_listening(false)
+    }
+
+    fn wait_until_listening(&self, wanted: bool) -> Result<()> {
+        clock::wait_for("the stream of flows", PATIENCE, || {
+            let listening = self.shared.lock().listening;
+            if listening == wanted { Ok(()) } else { Err(format!("listening: {listening}")) }
+        })
     }
 
     /// Forgets what was seen.
@@ -529,6 +553,7 @@ impl Shared {
         // The head ends with an empty line.
         while let Some(Ok(line)) = lines.next() {
             if line.is_empty() {
+                self.lock().listening = true;
                 break;
             }
         }
@@ -541,6 +566,7 @@ impl Shared {
             }
             self.changed.notify_all();
         }
+        self.lock().listening = false;
     }
 }
 

@@ -235,8 +235,7 @@ pub fn load_all(root: &Path, filters: &[String]) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for chapter in folders(root)?.into_iter().filter(|path| !path.ends_with("topologies")) {
         for file in files(&chapter)? {
-            let case =
-                load(root, &file, &topologies).with_context(|| format!("the case {}", file.display()))?;
+            let case = load(&file, &topologies).with_context(|| format!("the case {}", file.display()))?;
             if filters.is_empty() || filters.iter().any(|filter| case.name.contains(filter.as_str())) {
                 cases.push(case);
             }
@@ -254,7 +253,7 @@ fn load_topologies(folder: &Path) -> Result<BTreeMap<String, Topology>> {
     Ok(topologies)
 }
 
-fn load(root: &Path, file: &Path, topologies: &BTreeMap<String, Topology>) -> Result<Case> {
+fn load(file: &Path, topologies: &BTreeMap<String, Topology>) -> Result<Case> {
     let chapter = file.parent().map(stem).unwrap_or_default();
     let (case, first) = split_first_step(read_yaml(file)?);
     let CaseFile { holds, config, topology, steps } = serde_json::from_value(case)?;
@@ -265,7 +264,7 @@ fn load(root: &Path, file: &Path, topologies: &BTreeMap<String, Topology>) -> Re
             topologies.get(&name).with_context(|| format!("there is no topology {name}"))?.clone()
         }
     };
-    let seeds = root.join("../../docs/examples/seeds");
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/seeds");
     let mut all = Vec::new();
     if first.is_something() {
         all.push(first.build(&seeds)?);

@@ -141,6 +141,7 @@ impl Node {
         let flags = AgentFlags { dir: dir.path().to_owned(), flags: config.flags() };
         let agent = Agent::start(&netns, flags)?;
         let monitor = Monitor::start(agent.socket())?;
+        monitor.wait_for_start()?;
         let mut node = Self {
             monitor,
             agent,
@@ -176,6 +177,25 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// SIGKILL for the agent.
+    ///
+    /// # Errors
+    /// The process cannot be killed.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        self.agent.kill()?;
+        self.monitor.wait_for_end()
+    }
+
+    /// Starts the agent again and waits until it is ready and its flows are heard.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn revive_agent(&mut self) -> Result<()> {
+        self.agent.start_again(&self.netns)?;
+        self.agent.wait_ready()?;
+        self.monitor.wait_for_start()
     }
 
     /// Where the node's files are.

@@ -297,24 +297,31 @@ impl<'a> Flight<'a> {
         if self.question.target.is_ipv4() { wire::after_ipv4_header(bytes) } else { Some(bytes) }
     }
 
-    /// Resends or gives up; the time until it must be asked again.
-    fn wake(&mut self, now: Instant) -> Option<Duration> {
-        if self.is_done() {
-            return None;
-        }
-        let deadline = self.started + self.question.patience;
-        if now >= deadline {
-            self.finish(Answer::Silent);
-            return None;
-        }
-        let mut next = deadline;
-        if self.question.protocol != Protocol::Tcp {
-            if now >= self.sent + RESEND {
-                self.send();
+    fn deadline(&self) -> Instant {
+        self.started + self.question.patience
+    }
+
+    /// When it must be looked at although nothing happened.
+    fn next_wake(&self) -> Option<Instant> {
+        match (&self.stage, self.question.protocol) {
+            (Stage::Done(_), _) => None,
+            (_, Protocol::Tcp) => Some(self.deadline()),
+            (_, Protocol::Udp | Protocol::Sctp | Protocol::Icmp) => {
+                Some(self.deadline().min(self.sent + RESEND))
             }
-            next = next.min(self.sent + RESEND);
         }
-        Some(next.saturating_duration_since(now))
+    }
+
+    /// Gives up or sends again, if it is time.
+    fn wake(&mut self, now: Instant) {
+        if self.is_done() {
+            return;
+        }
+        if now >= self.deadline() {
+            self.finish(Answer::Silent);
+        } else if self.question.protocol != Protocol::Tcp && now >= self.sent + RESEND {
+            self.send();
+        }
     }
 
     fn land(self) -> Outcome {
@@ -332,37 +339,46 @@ impl<'a> Flight<'a> {
 
 fn fly(flights: &mut [Flight<'_>]) -> Result<()> {
     loop {
+        // What has come is read before anything is given up: this thread may have slept too long.
         let now = clock::now();
-        let Some(next) = flights.iter_mut().filter_map(|flight| flight.wake(now)).min() else {
-            return Ok(());
-        };
-        let mut polled: Vec<PollFd<'_>> = Vec::new();
-        let mut names = Vec::new();
-        for (nth, flight) in flights.iter().enumerate() {
-            if let (false, Some(socket)) = (flight.is_done(), &flight.socket) {
-                let events = if flight.stage == Stage::Connecting { PollFlags::OUT } else { PollFlags::IN };
-                polled.push(PollFd::new(socket, events));
-                names.push(nth);
-            }
-        }
-        let timeout = Timespec::try_from(next + Duration::from_millis(1)).context("a time limit")?;
-        match rustix::event::poll(&mut polled, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("waiting for answers"),
-        }
-        let ready: Vec<usize> = polled
-            .iter()
-            .zip(&names)
-            .filter(|(polled, _)| !polled.revents().is_empty())
-            .map(|(_, nth)| *nth)
-            .collect();
-        drop(polled);
-        for nth in ready {
-            if let Some(flight) = flights.get_mut(nth) {
-                flight.attend();
-            }
+        let next = flights.iter().filter_map(|flight| flight.next_wake()).min();
+        let Some(next) = next else { return Ok(()) };
+        wait_and_attend(flights, next.saturating_duration_since(now))?;
+        for flight in flights.iter_mut() {
+            flight.wake(now);
         }
     }
+}
+
+/// Waits at most this long for anything to happen, and attends to all that did.
+fn wait_and_attend(flights: &mut [Flight<'_>], timeout: Duration) -> Result<()> {
+    let mut polled: Vec<PollFd<'_>> = Vec::new();
+    let mut names = Vec::new();
+    for (nth, flight) in flights.iter().enumerate() {
+        if let (false, Some(socket)) = (flight.is_done(), &flight.socket) {
+            let events = if flight.stage == Stage::Connecting { PollFlags::OUT } else { PollFlags::IN };
+            polled.push(PollFd::new(socket, events));
+            names.push(nth);
+        }
+    }
+    let timeout = Timespec::try_from(timeout + Duration::from_millis(1)).context("a time limit")?;
+    match rustix::event::poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(errno) => return Err(errno).context("waiting for answers"),
+    }
+    let ready: Vec<usize> = polled
+        .iter()
+        .zip(&names)
+        .filter(|(polled, _)| !polled.revents().is_empty())
+        .map(|(_, nth)| *nth)
+        .collect();
+    drop(polled);
+    for nth in ready {
+        if let Some(flight) = flights.get_mut(nth) {
+            flight.attend();
+        }
+    }
+    Ok(())
 }
 
 /// A connection that stays open over several steps.

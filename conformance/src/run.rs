@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -17,6 +18,9 @@ use crate::topology::{Labels, PodSpec, Subject};
 use crate::verdict::{
     ALLOW_PATIENCE, Asked, Drops, EVENT_PATIENCE, Finding, denied_between, patience, questions,
 };
+
+/// After this time the agent reports again as many packets as ever.
+const REPORTS_REFILLED: Duration = Duration::from_secs(1);
 
 /// Runs a case. The node's pods are made to be those of the case's topology first.
 ///
@@ -131,7 +135,7 @@ impl<'a> Runner<'a> {
         }
         self.node.remove_pods(&step.remove)?;
         if step.kills_agent {
-            self.node.agent.kill()?;
+            self.node.kill_agent()?;
         }
         for (name, labels) in &step.namespaces {
             self.write_namespace(name, labels)?;
@@ -146,8 +150,7 @@ impl<'a> Runner<'a> {
         }
         self.wanted.refused.extend(step.refused.keys().cloned());
         if step.kills_agent {
-            self.node.agent.start_again(&self.node.netns)?;
-            self.node.agent.wait_ready()?;
+            self.node.revive_agent()?;
         }
         self.write_pods(&step.pods)?;
         for (pod, options) in &step.endpoints {
@@ -256,7 +259,9 @@ impl<'a> Runner<'a> {
                     seen_as: None,
                     is_counted: false,
                 };
-                if let Finding::Wrong(what) = asked.judge(&self.node.monitor, &self.arrivals, &outcome) {
+                if let Finding::Wrong(what) | Finding::Unreported(what) =
+                    asked.judge(&self.node.monitor, &self.arrivals, &outcome)
+                {
                     wrong.push(what);
                 }
             }
@@ -269,20 +274,58 @@ impl<'a> Runner<'a> {
         let before = drops(&self.node.agent.endpoints()?);
         let mut wrong = Vec::new();
         let mut counted = 0;
-        for (ask, question, outcome) in self.ask_at_once(&step.asks)? {
-            match self.judge_ask(ask, &question, &outcome)? {
+        let mut unreported = Vec::new();
+        for (ask, finding) in self.ask_and_judge(&step.asks)? {
+            match finding {
                 Finding::Right => {}
                 Finding::MustBeCounted => counted += 1,
+                Finding::Unreported(what) => unreported.push((ask, what)),
                 Finding::Wrong(what) => wrong.push(what),
-            }
-            if ask.expect.verdict == Verdict::Deny {
-                self.denied.insert(outcome.token, ask.to_string());
             }
         }
         if counted > 0 && wrong.is_empty() {
             wrong.extend(self.check_counted(&before, counted));
         }
+        if !unreported.is_empty() {
+            wrong.extend(self.ask_again(unreported)?);
+        }
         Ok(wrong)
+    }
+
+    /// Asks what was not reported once more: reports are limited in number, and a matrix makes many at once. A
+    /// denial without a report must be among those that the agent says were lost.
+    fn ask_again(&mut self, unreported: Vec<(Ask, String)>) -> Result<Vec<String>> {
+        std::thread::sleep(REPORTS_REFILLED);
+        let asks: Vec<Ask> = unreported.iter().map(|(ask, _)| ask.clone()).collect();
+        let mut wrong = Vec::new();
+        for (ask, finding) in self.ask_and_judge(&asks)? {
+            match finding {
+                Finding::Unreported(what) | Finding::Wrong(what) => wrong.push(what),
+                Finding::Right | Finding::MustBeCounted => {
+                    if ask.expect.verdict != Verdict::Allow && self.node.monitor.lost() == 0 {
+                        wrong.push(format!(
+                            "{ask}: reported only when asked again, though no report was lost"
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// One finding per question; its `Ask` is for that question's address family only.
+    fn ask_and_judge(&mut self, asks: &[Ask]) -> Result<Vec<(Ask, Finding)>> {
+        let mut findings = Vec::new();
+        for (ask, question, outcome) in self.ask_at_once(asks)? {
+            let finding = self.judge_ask(ask, &question, &outcome)?;
+            if ask.expect.verdict == Verdict::Deny {
+                self.denied.insert(outcome.token, ask.to_string());
+            }
+            let mut ask = ask.clone();
+            ask.expect.family = Some(if question.target.is_ipv4() { 4 } else { 6 });
+            findings.push((ask, finding));
+        }
+        Ok(findings)
     }
 
     /// Asks everything from everybody at the same time.

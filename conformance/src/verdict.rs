@@ -76,6 +76,8 @@ pub(crate) enum Finding {
     Right,
     /// As it must be; a drop must show in the counters.
     MustBeCounted,
+    /// As it must be at both ends, but the agent reported nothing about it.
+    Unreported(String),
     /// Not as it must be.
     Wrong(String),
 }
@@ -97,17 +99,17 @@ impl Asked<'_> {
         if monitor.wait_for(EVENT_PATIENCE, |flow| self.is_reported(verdict, flow)).is_some() {
             return Finding::Right;
         }
-        let reports = monitor.flows(|flow| self.is_about(flow));
-        if reports.is_empty() && monitor.lost() > 0 && self.expect.verdict == Verdict::Deny {
-            // The report fell to the rate limit, which the agent says.
-            return Finding::MustBeCounted;
-        }
-        Finding::Wrong(format!(
+        let text = format!(
             "{}: {} came, but was not reported so: {}",
             self.shown,
             self.expect,
             self.reports(monitor)
-        ))
+        );
+        if monitor.flows(|flow| self.is_about(flow)).is_empty() {
+            Finding::Unreported(text)
+        } else {
+            Finding::Wrong(text)
+        }
     }
 
     /// What is wrong with what asker and target saw.

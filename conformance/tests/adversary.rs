@@ -73,8 +73,16 @@ mod tests {
         }
 
         fn drops_of_evil(&self, reason: &str) -> u64 {
+            self.drops_of("shop/evil", reason)
+        }
+
+        fn drops_of_victim(&self, reason: &str) -> u64 {
+            self.drops_of("shop/victim", reason)
+        }
+
+        fn drops_of(&self, pod: &str, reason: &str) -> u64 {
             let all = drops(&self.node.agent.endpoints().unwrap());
-            all.iter().filter(|((pod, _, why), _)| pod == "shop/evil" && why == reason).map(|(_, n)| *n).sum()
+            all.iter().filter(|((own, _, why), _)| own == pod && why == reason).map(|(_, n)| *n).sum()
         }
     }
 
@@ -226,6 +234,67 @@ mod tests {
         // Type 134 behind the two headers.
         let is_advertisement = |frame: &[u8]| frame.get(20) == Some(&ICMPV6) && frame.get(54) == Some(&134);
         assert!(!victim.sees(SHORT, is_advertisement));
+    }
+
+    /// TCP without a connection: the flags are SYN 2, RST 4, ACK 16.
+    fn tcp4(from: Ipv4Addr, to: Ipv4Addr, flags: u8) -> Vec<u8> {
+        let mut segment =
+            vec![0x1f, 0x90, 0x11, 0x5c, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
+        let mut pseudo = [from.octets(), to.octets()].concat();
+        pseudo.extend([0, 6, 0, 20]);
+        pseudo.extend(&segment);
+        segment[16..18].copy_from_slice(&wire::checksum(&pseudo).to_be_bytes());
+        wire::ipv4(from, to, 6, &segment)
+    }
+
+    /// An isolated pod hears no answer to what it never asked, and no error about what it never sent.
+    #[test]
+    fn answers_to_nothing_do_not_pass() {
+        let scene = scene();
+        let closed = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: closed, namespace: shop}\n\
+                      spec: {endpointSelector: {}, ingress: [{}]}\n";
+        scene.node.write_manifest("closed.yaml", closed).unwrap();
+        wait_for("isolation", PATIENCE, || {
+            let endpoints = scene.node.agent.endpoints().map_err(|error| format!("{error:#}"))?;
+            let is_closed = |endpoint: &Endpoint| {
+                endpoint.ingress == "Enabled" && endpoint.realized_revision == endpoint.wanted_revision
+            };
+            if endpoints.iter().all(is_closed) { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .unwrap();
+        let evil = FrameSocket::open(&scene.node.pod("shop/evil").unwrap().netns, "eth0").unwrap();
+        let victim = FrameSocket::open(&scene.node.pod("shop/victim").unwrap().netns, "eth0").unwrap();
+        let (mac, gateway) = (scene.mac("shop/evil"), scene.gateway());
+        let (own4, victim4) = (scene.ipv4("shop/evil"), scene.ipv4("shop/victim"));
+        let (own6, victim6) = (scene.ipv6("shop/evil"), scene.ipv6("shop/victim"));
+        let quoted4 = wire::ipv4(victim4, own4, UDP, &wire::udp4(PORT, 4444, &[0; 8]));
+        let quoted6 = wire::ipv6(victim6, own6, UDP, &wire::udp4(PORT, 4444, &[0; 8]));
+        let echo_reply6 = vec![129, 0, 0, 0, 0, 1, 0, 1];
+        let unreachable6 = [&[1, 4, 0, 0, 0, 0, 0, 0], &quoted6[..]].concat();
+        let answers: Vec<(&str, u16, Vec<u8>)> = vec![
+            ("SYN,ACK", IPV4, tcp4(own4, victim4, 0x12)),
+            ("ACK", IPV4, tcp4(own4, victim4, 0x10)),
+            ("RST", IPV4, tcp4(own4, victim4, 0x04)),
+            ("RST,ACK", IPV4, tcp4(own4, victim4, 0x14)),
+            ("echo reply", IPV4, wire::ipv4(own4, victim4, 1, &wire::icmp(0, 1, 1, &[0; 8]))),
+            ("unreachable", IPV4, wire::ipv4(own4, victim4, 1, &wire::icmp(3, 0, 0, &quoted4))),
+            ("time exceeded", IPV4, wire::ipv4(own4, victim4, 1, &wire::icmp(11, 0, 0, &quoted4))),
+            ("echo reply, IPv6", IPV6, icmp6(own6, victim6, echo_reply6)),
+            ("unreachable, IPv6", IPV6, icmp6(own6, victim6, unreachable6)),
+        ];
+        for (what, ethertype, packet) in answers {
+            let before = scene.drops_of_victim("POLICY_DENIED");
+            evil.send(&wire::ethernet(gateway, mac, ethertype, &packet)).unwrap();
+            wait_for(what, Duration::from_secs(3), || match scene.drops_of_victim("POLICY_DENIED") {
+                now if now > before => Ok(()),
+                _ => Err("no drop was counted".to_owned()),
+            })
+            .unwrap();
+            let from_evil = |frame: &[u8]| {
+                frame.get(26..30) == Some(&own4.octets()) || frame.get(22..38) == Some(&own6.octets())
+            };
+            assert!(!victim.sees(Duration::from_millis(50), from_evil), "{what}: the victim saw it");
+        }
     }
 
     #[test]

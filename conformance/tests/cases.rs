@@ -1,7 +1,8 @@
 //! All cases, one line each. Arguments choose by name: `cargo test -p sluice-conformance --test cases -- deny/`.
+//! `SLUICE_CASES` names another directory of cases.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sluice_conformance::{case, clock, report};
@@ -11,7 +12,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<String> =
         arguments.iter().filter(|argument| !argument.starts_with('-')).cloned().collect();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = std::env::var_os("SLUICE_CASES").map_or_else(|| here.join("cases"), PathBuf::from);
     let mut out = std::io::stdout();
     if arguments.iter().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;

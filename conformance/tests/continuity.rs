@@ -121,21 +121,28 @@ mod tests {
         traffic.check();
     }
 
+    const VERSIONS: u32 = 100;
+
     #[test]
     fn replacing_a_policy_leaves_no_gap() {
         let node = start(&NodeConfig::default(), &PODS, &policy("p0", "frontend"));
         let traffic = Traffic::start(&node);
-        for nth in 1..=40 {
+        for nth in 1..=VERSIONS {
             // One write takes the old policy away and brings the new one.
             node.write_manifest("p.yaml", &policy(&format!("p{nth}"), "frontend")).unwrap();
-            if nth % 4 == 0 {
+            if nth % 2 == 0 {
                 settle(&node);
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
         wait_for("the last version", PATIENCE, || {
             let policies: serde_json::Value =
                 node.agent.fetch("/v1/policies").map_err(|error| format!("{error:#}"))?;
-            if policies.to_string().contains("\"p40\"") { Ok(()) } else { Err(policies.to_string()) }
+            if policies.to_string().contains(&format!("\"p{VERSIONS}\"")) {
+                Ok(())
+            } else {
+                Err(policies.to_string())
+            }
         })
         .unwrap();
         settle(&node);
