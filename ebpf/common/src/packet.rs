@@ -523,7 +523,11 @@ fn skip_extension_headers<B: Bytes + ?Sized>(
                     // The rest of the header chain is in the first fragment, out of reach.
                     let reachable = !is_extension_header(next);
                     let offset = usize::from(field & 0xfff8);
-                    return if reachable { Ok((after(at, 8), offset)) } else { Err(ParseError::ExtensionHeader) };
+                    return if reachable {
+                        Ok((after(at, 8), offset))
+                    } else {
+                        Err(ParseError::ExtensionHeader)
+                    };
                 }
                 if field & 1 != 0 {
                     packet.fragment = Fragment::First;

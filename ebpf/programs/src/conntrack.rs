@@ -44,9 +44,19 @@ pub(crate) fn find<A: Family>(scene: &Scene<A>) -> Option<Known> {
     let forward = entry.flags.contains(ConntrackFlags::OPENED_BY_A) == scene.source_is_a;
     let own_opened = forward == scene.egress;
     let (own_id, own_generation, peer_id, peer_generation) = if own_opened {
-        (entry.source_endpoint, entry.source_generation, entry.destination_endpoint, entry.destination_generation)
+        (
+            entry.source_endpoint,
+            entry.source_generation,
+            entry.destination_endpoint,
+            entry.destination_generation,
+        )
     } else {
-        (entry.destination_endpoint, entry.destination_generation, entry.source_endpoint, entry.source_generation)
+        (
+            entry.destination_endpoint,
+            entry.destination_generation,
+            entry.source_endpoint,
+            entry.source_generation,
+        )
     };
     if own_id != scene.own.id || own_generation != scene.own.generation {
         return None;
@@ -85,7 +95,11 @@ pub(crate) fn own_flag(own_opened: bool) -> ConntrackFlags {
 
 /// Whether the endpoint at the hook has judged the connection under its present policy.
 #[inline(always)]
-pub(crate) fn is_fresh_for_own<A: Family>(entry: &ConntrackEntry, scene: &Scene<A>, own_opened: bool) -> bool {
+pub(crate) fn is_fresh_for_own<A: Family>(
+    entry: &ConntrackEntry,
+    scene: &Scene<A>,
+    own_opened: bool,
+) -> bool {
     let revision = if own_opened { entry.egress_revision } else { entry.ingress_revision };
     revision == scene.own.revision && entry.ipcache_epoch == scene.config.ipcache_epoch
 }
@@ -99,7 +113,12 @@ pub(crate) fn is_fresh_for_peer(entry: &ConntrackEntry, peer: &Endpoint, own_ope
 
 /// Writes down that a packet of the connection passed.
 #[inline(always)]
-pub(crate) fn advance<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, entry: *mut ConntrackEntry, forward: bool) {
+pub(crate) fn advance<A: Family>(
+    skb: *mut __sk_buff,
+    scene: &Scene<A>,
+    entry: *mut ConntrackEntry,
+    forward: bool,
+) {
     // SAFETY: a map value. Two CPUs may lose each other's flag or count; the next packet corrects it.
     let entry = unsafe { &mut *entry };
     let mut flags = next_flags(entry.flags, &scene.packet, scene.source_is_a);
@@ -131,7 +150,8 @@ fn next_flags<A>(flags: ConntrackFlags, packet: &Packet<A>, source_is_a: bool) -
     let mut flags = flags;
     if packet.protocol == protocol::TCP {
         if packet.tcp_flags_or_icmp_type & tcp_flag::FIN != 0 {
-            flags = flags.with(if source_is_a { ConntrackFlags::FIN_FROM_A } else { ConntrackFlags::FIN_FROM_B });
+            flags =
+                flags.with(if source_is_a { ConntrackFlags::FIN_FROM_A } else { ConntrackFlags::FIN_FROM_B });
         }
         if packet.tcp_flags_or_icmp_type & tcp_flag::RST != 0 {
             flags = flags.with(ConntrackFlags::RESET);
@@ -167,8 +187,7 @@ pub(crate) fn quote<A: Family>(skb: *mut __sk_buff, scene: &mut Scene<A>) -> boo
     }
     // What a pod reports as lost must have been sent to it, and by the receiver of the report; what is reported to
     // a pod it must have sent.
-    if quoted.source != scene.packet.destination
-        || scene.egress && quoted.destination != scene.packet.source
+    if quoted.source != scene.packet.destination || scene.egress && quoted.destination != scene.packet.source
     {
         return false;
     }

@@ -37,7 +37,12 @@ pub(crate) fn drop<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: Dro
 
 /// The same for a reason's number.
 #[inline(never)]
-pub(crate) fn drop_for<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: u32, peer_identity: u32) -> i32 {
+pub(crate) fn drop_for<A: Family>(
+    skb: *mut __sk_buff,
+    scene: &Scene<A>,
+    reason: u32,
+    peer_identity: u32,
+) -> i32 {
     let (source_identity, destination_identity) =
         if scene.egress { (scene.own.identity, peer_identity) } else { (peer_identity, scene.own.identity) };
     let report = Report {

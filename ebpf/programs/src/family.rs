@@ -6,9 +6,9 @@ use sluice_ebpf_common::{
 };
 use sluice_types::Identity;
 
+use crate::maps::{CIDR4, CIDR6, CONNTRACK4, CONNTRACK6, IPCACHE4, IPCACHE6};
 use crate::once::Once;
 use crate::scene::{Scene, Scratch};
-use crate::maps::{CIDR4, CIDR6, CONNTRACK4, CONNTRACK6, IPCACHE4, IPCACHE6};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 
 /// A value with the alignment of a machine word, so that it is copied by words.

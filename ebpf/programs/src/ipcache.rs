@@ -63,7 +63,11 @@ pub(crate) fn is_plausible_source(peer: &Peer, info: Option<*const EndpointInfo>
 #[inline(always)]
 pub(crate) fn is_plausible_endpoint(source: &Endpoint, id: u16, came_in: u32) -> bool {
     source.id == id
-        && if source.flags.contains(EndpointFlags::CHAINED) { came_in != 0 } else { came_in == source.ifindex }
+        && if source.flags.contains(EndpointFlags::CHAINED) {
+            came_in != 0
+        } else {
+            came_in == source.ifindex
+        }
 }
 
 /// The table entry of the endpoint that has the address, if it is really the one: the ipcache may be older.

@@ -5,9 +5,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use sluice_ebpf_common::packet::protocol;
-use sluice_ebpf_common::{
-    ConfigFlags, ConntrackEntry, ConntrackFlags, EndpointInfo, EventAction, EventKind,
-};
+use sluice_ebpf_common::{ConfigFlags, ConntrackEntry, ConntrackFlags, EndpointInfo, EventAction, EventKind};
 use sluice_types::{Direction, DropReason};
 
 use crate::conntrack::{self, Known};
@@ -28,9 +26,7 @@ pub(crate) fn handle<A: Family>(skb: *mut __sk_buff, scene: &mut Scene<A>) -> i3
         scene.ports_unknown =
             scene.config.flags.0 & ConfigFlags::TRACK_FRAGMENTS.0 == 0 || !fragment::recall(packet);
     }
-    if !scene.ports_unknown
-        && (packet.has_ports() || packet.is_echo_request() || packet.is_echo_reply())
-    {
+    if !scene.ports_unknown && (packet.has_ports() || packet.is_echo_request() || packet.is_echo_reply()) {
         (scene.key, scene.source_is_a) = A::key(packet);
         scene.tracked = true;
     } else if packet.is_icmp_error() {

@@ -1,11 +1,13 @@
 //! The maps, under the names that user space opens them by. Sizes are defaults; the loader overrides them.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use sluice_ebpf_common::{
-    Config, ConntrackEntry, ConntrackKey4, ConntrackKey6, CounterKey, Counters, EndpointInfo, Event, EventLimit,
-    FragmentKey, FragmentPorts, IpcacheEntry, PolicyEntry, PolicyKey,
+    Config, ConntrackEntry, ConntrackKey4, ConntrackKey6, CounterKey, Counters, EndpointInfo, Event,
+    EventLimit, FragmentKey, FragmentPorts, IpcacheEntry, PolicyEntry, PolicyKey,
 };
 
 use crate::scene::Scratch;

@@ -177,9 +177,7 @@ pub(crate) fn to_pod(scene: &Scene<Ipv6>) -> Link {
     match packet.tcp_flags_or_icmp_type {
         kind::ROUTER_ADVERTISEMENT | kind::REDIRECT => Link::Forbidden,
         kind::SOLICITATION | kind::ADVERTISEMENT if packet.hop_limit == 255 => Link::Pass,
-        kind::LISTENER_QUERY
-            if packet.source.is_link_local() && packet.destination.is_link_multicast() =>
-        {
+        kind::LISTENER_QUERY if packet.source.is_link_local() && packet.destination.is_link_multicast() => {
             Link::Pass
         }
         _ => Link::Ordinary,

@@ -55,7 +55,11 @@ macro_rules! once {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $parse_quoted(skb: *mut __sk_buff, transport: u32, packet: *mut Packet<$family>) -> u32 {
+        extern "C" fn $parse_quoted(
+            skb: *mut __sk_buff,
+            transport: u32,
+            packet: *mut Packet<$family>,
+        ) -> u32 {
             // SAFETY: as above.
             match unsafe { packet.as_mut() } {
                 Some(packet) => parse::read_quoted(skb, transport, packet),

@@ -1,5 +1,7 @@
 //! The parser over slices: what it finds, what it refuses, and that it holds what it promises on any input.
 
+#![expect(clippy::cast_possible_truncation, reason = "packets are made of small numbers")]
+
 extern crate std;
 
 use std::vec;
@@ -88,8 +90,7 @@ fn every_cut_is_an_error() {
     for (frame, family) in [(ipv4(protocol::TCP, 0, &tcp()), 4), (ipv6(protocol::TCP, &tcp()), 6)] {
         for length in 0..frame.len() {
             let cut = &frame[..length];
-            let error =
-                if family == 4 { parse4(cut).map(drop) } else { parse6(cut).map(drop) }.unwrap_err();
+            let error = if family == 4 { parse4(cut).map(drop) } else { parse6(cut).map(drop) }.unwrap_err();
             assert_eq!(error, ParseError::Truncated, "family {family}, {length} bytes");
         }
     }

@@ -233,7 +233,6 @@ fn compare(seed: u64) {
     let mut lab = Lab::open();
     lab.flag(ConfigFlags::VERDICT_EVENTS, true);
     lab.flag(ConfigFlags::ALLOW_FRAG_NEEDED, false);
-    lab.flag(ConfigFlags::TRACK_FRAGMENTS, false);
     for (prefix, identity) in PREFIXES {
         lab.prefix(prefix.parse().unwrap(), identity, 0, IpcacheFlags::default());
     }
