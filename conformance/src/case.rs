@@ -1,4 +1,4 @@
-//! Cases as data: what a file may say. `docs/conformance.md` is the reader's guide.
+//! Cases as data: what a file may say. `conformance/README.md` is the reader's guide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -156,7 +156,7 @@ pub struct Ask {
     pub protocol: Protocol,
     /// Port, or ICMP type.
     pub port: u16,
-    /// Length of a datagram.
+    /// Length of a datagram, or of all that is said over a connection.
     pub len: usize,
     /// What must come of it.
     pub expect: Expect,

@@ -153,7 +153,10 @@ pub(crate) fn raw_socket(address: IpAddr, protocol: rustix::net::Protocol) -> Re
 struct Stream {
     socket: TcpStream,
     peer: SocketAddr,
-    buffer: Vec<u8>,
+    /// Read, but not a whole question yet.
+    read: Vec<u8>,
+    /// Answers that the socket has not taken yet.
+    unsent: Vec<u8>,
 }
 
 struct Server {
@@ -169,7 +172,7 @@ impl Server {
             let mut polled = vec![PollFd::from_borrowed_fd(stop, PollFlags::IN)];
             polled.extend(self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
             let names: Vec<u64> = self.streams.keys().copied().collect();
-            polled.extend(self.streams.values().map(|stream| PollFd::new(&stream.socket, PollFlags::IN)));
+            polled.extend(self.streams.values().map(|stream| PollFd::new(&stream.socket, stream.awaited())));
             if rustix::event::poll(&mut polled, None).is_err() {
                 continue;
             }
@@ -194,7 +197,8 @@ impl Server {
             Some(Socket::Listener(listener)) => {
                 while let Ok((socket, peer)) = listener.accept() {
                     if socket.set_nonblocking(true).is_ok() {
-                        self.streams.insert(self.next, Stream { socket, peer, buffer: Vec::new() });
+                        self.streams
+                            .insert(self.next, Stream { socket, peer, read: Vec::new(), unsent: Vec::new() });
                         self.next += 1;
                     }
                 }
@@ -216,22 +220,45 @@ impl Server {
 
     fn converse(&mut self, name: u64) {
         let Some(stream) = self.streams.get_mut(&name) else { return };
-        let mut chunk = [0; 4096];
+        if stream.listen(&self.arrivals).and_then(|()| stream.answer()).is_err() {
+            self.streams.remove(&name);
+        }
+    }
+}
+
+impl Stream {
+    fn awaited(&self) -> PollFlags {
+        if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+    }
+
+    /// Reads what is there. An error is the end.
+    fn listen(&mut self, arrivals: &Arrivals) -> std::io::Result<()> {
+        let mut chunk = [0; 16_384];
         loop {
-            match stream.socket.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(len) => stream.buffer.extend(chunk.iter().take(len)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(_) => break,
-            }
-            while stream.buffer.len() >= MESSAGE_LEN {
-                let question: Vec<u8> = stream.buffer.drain(..MESSAGE_LEN).collect();
-                if let Some(answer) = answer(&question, stream.peer, &self.arrivals) {
-                    let _sent = stream.socket.write_all(&answer);
-                }
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(len) => self.read.extend(chunk.iter().take(len)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
         }
-        self.streams.remove(&name);
+        let whole = self.read.len() - self.read.len() % MESSAGE_LEN;
+        for question in self.read.drain(..whole).collect::<Vec<u8>>().chunks(MESSAGE_LEN) {
+            self.unsent.extend(answer(question, self.peer, arrivals).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket takes.
+    fn answer(&mut self) -> std::io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.socket.write(&self.unsent) {
+                Ok(len) => drop(self.unsent.drain(..len)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -42,6 +42,9 @@ pub struct NodeConfig {
     /// The IPv6 pool, if it matters; empty for none.
     #[serde(default)]
     pub pool6: Option<String>,
+    /// The MTU of the cable between node and world, if it is not that of the pods.
+    #[serde(default)]
+    pub uplink_mtu: Option<u16>,
 }
 
 impl NodeConfig {
@@ -482,6 +485,10 @@ fn wire(node: &Netns, world: &Netns, config: &NodeConfig) -> Result<()> {
         if !pool.is_empty() {
             far.push_str(&format!("route add {pool} via {gateway}\n"));
         }
+    }
+    if let Some(mtu) = config.uplink_mtu {
+        far.push_str(&format!("link set up0 mtu {mtu}\n"));
+        ip(node, &format!("link set up0 mtu {mtu}\n"))?;
     }
     ip(world, &far)
 }

@@ -58,7 +58,7 @@ pub struct Question {
     pub target: IpAddr,
     /// Port, or ICMP type.
     pub port: u16,
-    /// Length of a datagram.
+    /// Length of a datagram, or of all that is said over a connection.
     pub len: usize,
     /// How long to wait.
     pub patience: Duration,
@@ -121,6 +121,8 @@ struct Flight<'a> {
     socket: Option<OwnedFd>,
     stage: Stage,
     local: Option<SocketAddr>,
+    /// What the connection has not taken yet.
+    unsent: Vec<u8>,
     received: Vec<u8>,
     started: Instant,
     sent: Instant,
@@ -136,6 +138,7 @@ impl<'a> Flight<'a> {
             socket: None,
             stage: Stage::Waiting,
             local: None,
+            unsent: Vec::new(),
             received: Vec::new(),
             started: now,
             sent: now,
@@ -188,9 +191,11 @@ impl<'a> Flight<'a> {
     }
 
     fn send(&mut self) {
-        let Some(socket) = &self.socket else { return };
         let payload = match self.question.protocol {
-            Protocol::Tcp => message(self.token, MESSAGE_LEN),
+            Protocol::Tcp => {
+                self.unsent = message(self.token, MESSAGE_LEN).repeat(self.messages());
+                return self.send_on();
+            }
             Protocol::Udp => message(self.token, self.question.len),
             Protocol::Sctp => Sctp {
                 source_port: self.own_port(),
@@ -206,11 +211,38 @@ impl<'a> Flight<'a> {
                 wire::icmp(self.icmp_types().0, self.own_port(), 1, &payload)
             }
         };
+        let Some(socket) = &self.socket else { return };
         let sent = rustix::net::send(socket, &payload, SendFlags::NOSIGNAL);
         self.stage = Stage::Waiting;
         self.sent = clock::now();
         if let Err(errno) = sent {
             self.fail(errno);
+        }
+    }
+
+    /// How many messages are said over a connection.
+    fn messages(&self) -> usize {
+        self.question.len.div_ceil(MESSAGE_LEN).max(1)
+    }
+
+    /// Sends what the connection takes.
+    fn send_on(&mut self) {
+        self.stage = Stage::Waiting;
+        while !self.unsent.is_empty() {
+            let Some(socket) = &self.socket else { return };
+            match rustix::net::send(socket, &self.unsent, SendFlags::NOSIGNAL) {
+                Ok(len) => drop(self.unsent.drain(..len)),
+                Err(Errno::AGAIN) => return,
+                Err(errno) => return self.fail(errno),
+            }
+        }
+    }
+
+    fn awaited(&self) -> PollFlags {
+        match self.stage {
+            Stage::Connecting => PollFlags::OUT,
+            Stage::Waiting if !self.unsent.is_empty() => PollFlags::IN | PollFlags::OUT,
+            Stage::Waiting | Stage::Done(_) => PollFlags::IN,
         }
     }
 
@@ -241,6 +273,9 @@ impl<'a> Flight<'a> {
             }
             return;
         }
+        if !self.unsent.is_empty() {
+            self.send_on();
+        }
         let mut buffer = vec![0; 65_535];
         while !self.is_done() {
             let Some(socket) = &self.socket else { return };
@@ -257,7 +292,7 @@ impl<'a> Flight<'a> {
         match self.question.protocol {
             Protocol::Tcp => {
                 self.received.extend(bytes);
-                if self.received.len() >= MESSAGE_LEN {
+                if self.received.len() >= self.messages() * MESSAGE_LEN {
                     let received = std::mem::take(&mut self.received);
                     self.hear_message(&received);
                 }
@@ -356,8 +391,7 @@ fn wait_and_attend(flights: &mut [Flight<'_>], timeout: Duration) -> Result<()> 
     let mut names = Vec::new();
     for (nth, flight) in flights.iter().enumerate() {
         if let (false, Some(socket)) = (flight.is_done(), &flight.socket) {
-            let events = if flight.stage == Stage::Connecting { PollFlags::OUT } else { PollFlags::IN };
-            polled.push(PollFd::new(socket, events));
+            polled.push(PollFd::new(socket, flight.awaited()));
             names.push(nth);
         }
     }
