@@ -146,6 +146,13 @@ pub(crate) struct Failure {
     pub reason: String,
 }
 
+impl Failed {
+    /// The interface, if it is one that was not unbound.
+    pub(crate) const fn unbound(&self) -> Option<u32> {
+        if let Self::Unbind(ifindex) = self { Some(*ifindex) } else { None }
+    }
+}
+
 /// What can fail.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Failed {

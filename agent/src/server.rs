@@ -72,10 +72,12 @@ async fn lease(
     State(agent): State<Agent>,
     Body(request): Body<IpamRequest>,
 ) -> Result<Json<IpamLease>, ApiError> {
-    match agent.ask(Request::Lease(owner(request.container_id, request.ifname)?)).await? {
-        Answer::Lease(lease) => Ok(Json(lease)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Lease(lease) =
+        agent.ask(Request::Lease(owner(request.container_id, request.ifname)?)).await?
+    else {
+        return Err(unexpected());
+    };
+    Ok(Json(lease))
 }
 
 async fn release(
@@ -99,10 +101,10 @@ async fn create(
     Body(request): Body<EndpointRequest>,
 ) -> Result<Json<Endpoint>, ApiError> {
     owner(request.container_id.clone(), request.ifname.clone())?;
-    match agent.ask(Request::CreateEndpoint(Box::new(request))).await? {
-        Answer::Endpoint(endpoint) => Ok(Json(*endpoint)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Endpoint(endpoint) = agent.ask(Request::CreateEndpoint(Box::new(request))).await? else {
+        return Err(unexpected());
+    };
+    Ok(Json(*endpoint))
 }
 
 async fn endpoint(State(agent): State<Agent>, Path(id): Path<u16>) -> Result<Json<Endpoint>, ApiError> {
@@ -119,20 +121,20 @@ async fn configure(
     Path(id): Path<u16>,
     Body(options): Body<EndpointOptions>,
 ) -> Result<Json<Endpoint>, ApiError> {
-    match agent.ask(Request::Configure(endpoint_id(id)?, options)).await? {
-        Answer::Endpoint(endpoint) => Ok(Json(*endpoint)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Endpoint(endpoint) = agent.ask(Request::Configure(endpoint_id(id)?, options)).await? else {
+        return Err(unexpected());
+    };
+    Ok(Json(*endpoint))
 }
 
 async fn log(
     State(agent): State<Agent>,
     Path(id): Path<u16>,
 ) -> Result<Json<Vec<EndpointLogEntry>>, ApiError> {
-    match agent.ask(Request::EndpointLog(endpoint_id(id)?)).await? {
-        Answer::EndpointLog(log) => Ok(Json(log)),
-        _ => Err(unexpected()),
-    }
+    let Answer::EndpointLog(log) = agent.ask(Request::EndpointLog(endpoint_id(id)?)).await? else {
+        return Err(unexpected());
+    };
+    Ok(Json(log))
 }
 
 async fn detach(
@@ -148,17 +150,17 @@ async fn collect(
     Body(request): Body<CniGcRequest>,
 ) -> Result<Json<CniGcResult>, ApiError> {
     let valid = request.valid.into_iter().map(|known| owner(known.container_id, known.ifname));
-    match agent.ask(Request::Gc(valid.collect::<Result<_, _>>()?)).await? {
-        Answer::Gc(result) => Ok(Json(result)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Gc(result) = agent.ask(Request::Gc(valid.collect::<Result<_, _>>()?)).await? else {
+        return Err(unexpected());
+    };
+    Ok(Json(result))
 }
 
 async fn identities(State(agent): State<Agent>) -> Result<Json<Vec<IdentityInfo>>, ApiError> {
-    match agent.ask(Request::Identities).await? {
-        Answer::Identities(identities) => Ok(Json(identities)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Identities(identities) = agent.ask(Request::Identities).await? else {
+        return Err(unexpected());
+    };
+    Ok(Json(identities))
 }
 
 fn owner(container_id: String, ifname: String) -> Result<Owner, ApiError> {

@@ -90,6 +90,7 @@ pub(crate) struct State {
 
     is_source_read: bool,
     are_addresses_known: bool,
+    is_settled: bool,
     /// Whose policies are out of date.
     changed: Changed,
     /// What is not on disk yet.
@@ -187,6 +188,7 @@ impl State {
             devices: Vec::new(),
             is_source_read: false,
             are_addresses_known: false,
+            is_settled: false,
             changed: Changed::default(),
             unstored: Unstored::default(),
             removals: Vec::new(),
@@ -221,6 +223,7 @@ impl State {
             Event::Tick => self.tick(now),
         };
         self.go_on(&mut effects, now);
+        self.is_settled |= self.is_ready() && self.in_flight.is_none();
         effects
     }
 
@@ -249,10 +252,10 @@ impl State {
         self.is_source_read && self.are_addresses_known
     }
 
-    /// Whether the kernel has everything that is known.
+    /// Whether the kernel has had everything that was known at some moment since the start.
     #[must_use]
     pub(crate) const fn is_settled(&self) -> bool {
-        self.is_ready() && self.in_flight.is_none()
+        self.is_settled
     }
 
     fn node_addresses_changed(&mut self, addresses: BTreeSet<IpAddr>) -> Vec<Effect> {

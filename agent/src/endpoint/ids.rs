@@ -74,7 +74,7 @@ impl Numbers {
     }
 
     /// What must be stored before the numbers given out so far are used; none if that is stored already.
-    pub(crate) fn to_store(&mut self) -> Option<NumbersRecord> {
+    pub(crate) fn take_unstored(&mut self) -> Option<NumbersRecord> {
         let reached = |given: u32, stored: u32| given > stored || stored - given > STEP;
         if !reached(self.revision, self.stored.revision) && !reached(self.generation, self.stored.generation)
         {
@@ -116,17 +116,17 @@ mod tests {
     fn numbers_never_come_twice() {
         let mut numbers = Numbers::restore(NumbersRecord::default(), NumbersRecord::default());
         assert_eq!((numbers.revision(), numbers.generation()), (STEP + 1, STEP + 1));
-        let stored = numbers.to_store().unwrap();
-        assert_eq!(numbers.to_store(), None);
+        let stored = numbers.take_unstored().unwrap();
+        assert_eq!(numbers.take_unstored(), None);
         let mut last = 0;
         for _ in 0..=STEP {
             last = numbers.revision();
         }
-        assert!(numbers.to_store().is_some(), "the step is used up");
+        assert!(numbers.take_unstored().is_some(), "the step is used up");
         let mut after = Numbers::restore(stored, NumbersRecord { revision: last, generation: 9 });
         assert!(after.revision() > last, "what the kernel has counts too");
         assert!(after.generation() > STEP);
         after.not_stored();
-        assert!(after.to_store().is_some());
+        assert!(after.take_unstored().is_some());
     }
 }

@@ -10,20 +10,21 @@ use crate::event::{Answer, Refusal, RefusalCode, Request};
 use crate::source::directory::SourceRequest;
 
 pub(super) async fn list(State(agent): State<Agent>) -> Result<Json<Vec<PolicyInfo>>, ApiError> {
-    match agent.ask(Request::Policies).await? {
-        Answer::Policies(policies) => Ok(Json(policies)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Policies(policies) = agent.ask(Request::Policies).await? else {
+        return Err(unexpected());
+    };
+    Ok(Json(policies))
 }
 
 pub(super) async fn apply(
     State(agent): State<Agent>,
     Body(document): Body<PolicyDocument>,
 ) -> Result<Json<PolicyApplied>, ApiError> {
-    match agent.ask_source(|ticket| SourceRequest::Apply(document, ticket)).await? {
-        Answer::Applied(applied) => Ok(Json(applied)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Applied(applied) = agent.ask_source(|ticket| SourceRequest::Apply(document, ticket)).await?
+    else {
+        return Err(unexpected());
+    };
+    Ok(Json(applied))
 }
 
 pub(super) async fn remove(
@@ -31,10 +32,12 @@ pub(super) async fn remove(
     Path((kind, namespace, name)): Path<(String, String, String)>,
 ) -> Result<Json<PolicyApplied>, ApiError> {
     let reference = reference(&kind, &namespace, &name)?;
-    match agent.ask_source(|ticket| SourceRequest::Delete(reference, ticket)).await? {
-        Answer::Applied(applied) => Ok(Json(applied)),
-        _ => Err(unexpected()),
-    }
+    let Answer::Applied(applied) =
+        agent.ask_source(|ticket| SourceRequest::Delete(reference, ticket)).await?
+    else {
+        return Err(unexpected());
+    };
+    Ok(Json(applied))
 }
 
 fn reference(kind: &str, namespace: &str, name: &str) -> Result<PolicyRef, ApiError> {

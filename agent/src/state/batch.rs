@@ -242,7 +242,7 @@ impl State {
         if std::mem::take(&mut self.unstored.ipam) {
             records.push(Record::Ipam(self.ipam.record()));
         }
-        records.extend(self.numbers.to_store().map(Record::Numbers));
+        records.extend(self.numbers.take_unstored().map(Record::Numbers));
         if std::mem::take(&mut self.unstored.identities) {
             records.push(Record::Identities(self.identities.records()));
         }

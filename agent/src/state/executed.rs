@@ -44,10 +44,7 @@ impl State {
         self.stored(&flight, &failures, now);
         self.policies_installed(&flight, &failures, now);
         self.ipcache_written(&flight, &failures, now);
-        self.strangers.extend(failures.keys().filter_map(|failed| match failed {
-            Failed::Unbind(ifindex) => Some(*ifindex),
-            _ => None,
-        }));
+        self.strangers.extend(failures.keys().filter_map(Failed::unbound));
         let mut effects = self.removed(&flight, &failures, now);
         self.forget_left_prefixes();
         self.unblock_identities();

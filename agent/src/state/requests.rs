@@ -178,7 +178,7 @@ impl State {
             *endpoints.entry(endpoint.state.to_string()).or_default() += 1;
         }
         let problems = self.all_problems();
-        let state = match (self.is_ready(), problems.is_empty()) {
+        let state = match (self.is_settled, problems.is_empty()) {
             (false, _) => "starting",
             (true, true) => "ok",
             (true, false) => "degraded",

@@ -6,7 +6,6 @@ use sluice_types::{Identity, Verdict};
 use super::rig::*;
 use crate::effect::NumbersRecord;
 use crate::event::{Event, Request};
-use crate::source::SourceChanges;
 
 const POLICY_CIDR: &str = "fromCIDR: [10.8.0.0/16]";
 
@@ -157,7 +156,7 @@ fn an_empty_source_after_a_restart_is_believed_only_when_it_was_read() {
         rig.world.ingress(web.id, "8.8.8.8", 80),
         Verdict::Deny(sluice_types::DropReason::PolicyDenied)
     );
-    rig.event(Event::Source(Box::new(SourceChanges::default())));
+    rig.event(Event::Source(Box::default()));
     assert_eq!(rig.world.ingress(web.id, "8.8.8.8", 80), Verdict::Allow, "the policies are gone indeed");
     assert_eq!(rig.endpoint(web.id).identity, web.identity, "its manifest is gone, its labels stay");
 }
