@@ -53,7 +53,8 @@ pub struct EndpointInfo {
 
 const _: () = assert!(size_of::<EndpointInfo>() == 64);
 
-/// What is counted: packets of one endpoint, in one direction, with one outcome.
+/// What is counted: packets of one endpoint, in one direction, with one outcome. In the kernel forwarded packets
+/// have an array of their own, because they are counted most.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct CounterKey {

@@ -29,10 +29,16 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Where programs, maps and links are pinned, below a bpffs mount: `<bpffs>/sluice/v1`.
 pub const PIN_SUBDIR: &str = "sluice/v1";
 
+/// How many slots [`map_name::IFSLOT`] has, a power of two.
+pub const INTERFACE_SLOTS: u32 = 16_384;
+
 /// Names of the pinned maps (kernel names have 15 bytes).
 pub mod map_name {
     /// Interface index of a pod's host-side veth → endpoint id. Hash, `u32` → `u32`.
     pub const IFINDEX: &str = "sluice_ifindex";
+    /// The lowest bits of an interface index → endpoint id: the short way to what [`IFINDEX`] says, where no other
+    /// interface has taken the slot. Array of [`crate::INTERFACE_SLOTS`], `u32`.
+    pub const IFSLOT: &str = "sluice_ifslot";
     /// Endpoint id → [`crate::EndpointInfo`]. Array.
     pub const ENDPOINT: &str = "sluice_endpoint";
     /// Exact IPv4 address → [`crate::IpcacheEntry`]. Hash, `[u8; 4]`.
@@ -51,7 +57,9 @@ pub mod map_name {
     pub const CONNTRACK6: &str = "sluice_ct6";
     /// First fragments seen and allowed. LRU hash, [`crate::FragmentKey`] → [`crate::FragmentPorts`].
     pub const FRAGMENT: &str = "sluice_frag";
-    /// Forwarded and dropped packets. Per-CPU hash, [`crate::CounterKey`] → [`crate::Counters`].
+    /// Forwarded packets. Per-CPU array of [`crate::Counters`], by endpoint id × 2 + direction.
+    pub const FORWARD: &str = "sluice_forward";
+    /// Dropped packets. Per-CPU hash, [`crate::CounterKey`] → [`crate::Counters`].
     pub const COUNTER: &str = "sluice_counter";
     /// How many live connections an endpoint has opened. Array by endpoint id, `u64`; the programs count up, the
     /// agent's recount overwrites.

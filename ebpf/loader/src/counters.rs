@@ -11,7 +11,8 @@ use crate::map::PerCpuMap;
 /// The counters of all CPUs.
 #[derive(Clone, Debug)]
 pub struct CountersReader {
-    counters: PerCpuMap<CounterKey, Counters>,
+    forwarded: PerCpuMap<u32, Counters>,
+    dropped: PerCpuMap<CounterKey, Counters>,
     limits: PerCpuMap<u32, EventLimit>,
 }
 
@@ -25,9 +26,10 @@ pub struct Reported {
 }
 
 impl CountersReader {
-    pub(crate) fn new(counters: OwnedFd, limits: OwnedFd) -> Result<Self, LoaderError> {
+    pub(crate) fn new(forwarded: OwnedFd, dropped: OwnedFd, limits: OwnedFd) -> Result<Self, LoaderError> {
         Ok(Self {
-            counters: PerCpuMap::new(counters, map_name::COUNTER)?,
+            forwarded: PerCpuMap::new(forwarded, map_name::FORWARD)?,
+            dropped: PerCpuMap::new(dropped, map_name::COUNTER)?,
             limits: PerCpuMap::new(limits, map_name::LIMIT)?,
         })
     }
@@ -42,20 +44,36 @@ impl CountersReader {
         direction: Direction,
         reason: Option<DropReason>,
     ) -> Result<Counters, LoaderError> {
-        let key = CounterKey {
-            endpoint: endpoint.map_or(0, EndpointId::as_u16),
-            reason: reason.map_or(0, DropReason::number),
-            direction: direction as u8,
+        let (endpoint, direction) = (endpoint.map_or(0, EndpointId::as_u16), direction as u8);
+        let values = match reason {
+            None => self.forwarded.get(&slot(endpoint, direction))?,
+            Some(reason) => self.dropped.get(&CounterKey { endpoint, reason: reason.number(), direction })?,
         };
-        Ok(sum(&self.counters.get(&key)?))
+        Ok(sum(&values))
     }
 
-    /// All counters, summed over CPUs.
+    /// All counters that count something, summed over CPUs; those of forwarded packets have no reason.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn dump(&self) -> Result<Vec<(CounterKey, Counters)>, LoaderError> {
-        self.counters.keys()?.into_iter().map(|key| Ok((key, sum(&self.counters.get(&key)?)))).collect()
+        let mut all = Vec::new();
+        for (slot, values) in self.forwarded.dump_array()? {
+            let counters = sum(&values);
+            if counters.packets != 0 {
+                all.push((of_slot(slot), counters));
+            }
+        }
+        all.extend(self.drops()?);
+        Ok(all)
+    }
+
+    /// The counters of dropped packets, summed over CPUs.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn drops(&self) -> Result<Vec<(CounterKey, Counters)>, LoaderError> {
+        self.dropped.keys()?.into_iter().map(|key| Ok((key, sum(&self.dropped.get(&key)?)))).collect()
     }
 
     /// Forgets the counters of an endpoint, before its id is given to another.
@@ -63,9 +81,12 @@ impl CountersReader {
     /// # Errors
     /// The kernel refuses.
     pub fn forget(&self, endpoint: EndpointId) -> Result<(), LoaderError> {
-        for key in self.counters.keys()? {
+        for direction in Direction::ALL {
+            self.forwarded.clear(&slot(endpoint.as_u16(), direction as u8))?;
+        }
+        for key in self.dropped.keys()? {
             if key.endpoint == endpoint.as_u16() {
-                self.counters.remove(&key)?;
+                self.dropped.remove(&key)?;
             }
         }
         Ok(())
@@ -82,6 +103,17 @@ impl CountersReader {
             lost: sum.lost + limit.lost_total,
         }))
     }
+}
+
+/// Where forwarded packets are counted.
+fn slot(endpoint: u16, direction: u8) -> u32 {
+    u32::from(endpoint) * 2 + u32::from(direction)
+}
+
+/// What is counted in a slot.
+fn of_slot(slot: u32) -> CounterKey {
+    let endpoint = u16::try_from(slot / 2).unwrap_or(0);
+    CounterKey { endpoint, reason: 0, direction: u8::from(slot % 2 == 1) }
 }
 
 fn sum(values: &[Counters]) -> Counters {

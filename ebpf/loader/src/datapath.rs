@@ -88,6 +88,7 @@ impl Datapath {
             endpoints: Endpoints::new(
                 maps.take(map_name::ENDPOINT)?,
                 maps.take(map_name::IFINDEX)?,
+                maps.take(map_name::IFSLOT)?,
                 maps.copy(map_name::QUOTA)?,
             ),
             ipcache: Ipcache::new(
@@ -102,7 +103,11 @@ impl Datapath {
                 maps.take(map_name::CONNTRACK6)?,
                 maps.take(map_name::QUOTA)?,
             ),
-            counters: CountersReader::new(maps.take(map_name::COUNTER)?, maps.take(map_name::LIMIT)?)?,
+            counters: CountersReader::new(
+                maps.take(map_name::FORWARD)?,
+                maps.take(map_name::COUNTER)?,
+                maps.take(map_name::LIMIT)?,
+            )?,
             settings: SettingsMap::new(maps.take(map_name::CONFIG)?),
             events: maps.take(map_name::EVENTS)?,
             programs,

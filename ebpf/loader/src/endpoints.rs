@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use sluice_ebpf_common::{EndpointInfo, map_name};
+use sluice_ebpf_common::{EndpointInfo, INTERFACE_SLOTS, map_name};
 use sluice_types::EndpointId;
 
 use crate::error::LoaderError;
@@ -13,14 +13,16 @@ use crate::map::Map;
 pub struct Endpoints {
     table: Map<u32, EndpointInfo>,
     interfaces: Map<u32, u32>,
+    slots: Map<u32, u32>,
     quota: Map<u32, u64>,
 }
 
 impl Endpoints {
-    pub(crate) fn new(table: OwnedFd, interfaces: OwnedFd, quota: OwnedFd) -> Self {
+    pub(crate) fn new(table: OwnedFd, interfaces: OwnedFd, slots: OwnedFd, quota: OwnedFd) -> Self {
         Self {
             table: Map::new(table, map_name::ENDPOINT),
             interfaces: Map::new(interfaces, map_name::IFINDEX),
+            slots: Map::new(slots, map_name::IFSLOT),
             quota: Map::new(quota, map_name::QUOTA),
         }
     }
@@ -36,6 +38,8 @@ impl Endpoints {
         self.table.set(&id, info)?;
         if info.ifindex != 0 {
             self.interfaces.set(&info.ifindex, &id)?;
+            // Whoever came last has the slot; the others are found the long way.
+            self.slots.set(&(info.ifindex % INTERFACE_SLOTS), &id)?;
         }
         Ok(())
     }
@@ -70,6 +74,10 @@ impl Endpoints {
             // The index may lead to another endpoint by now.
             if self.interfaces.get(&info.ifindex)? == Some(key) {
                 self.interfaces.remove(&info.ifindex)?;
+            }
+            let slot = info.ifindex % INTERFACE_SLOTS;
+            if self.slots.get(&slot)? == Some(key) {
+                self.slots.set(&slot, &0)?;
             }
         }
         self.quota.set(&key, &0)

@@ -158,14 +158,31 @@ impl<K: Plain, V: Plain> PerCpuMap<K, V> {
         if !found {
             return Ok(Vec::new());
         }
-        Ok(values
-            .chunks_exact(words)
-            .map(|chunk| {
-                // SAFETY: `chunk` has at least the size of a `V`, every bit pattern is one, and it is aligned to
-                // eight bytes, more than any plain type needs.
-                unsafe { chunk.as_ptr().cast::<V>().read() }
-            })
-            .collect())
+        Ok(split(&values))
+    }
+
+    /// Reads all entries of an array, with as few calls as possible.
+    pub(crate) fn dump_array(&self) -> Result<Vec<(K, Vec<V>)>, LoaderError> {
+        let words = size_of::<V>().div_ceil(8) * self.cpus;
+        let mut all = Vec::new();
+        let mut cursor = Cursor::default();
+        let mut keys = vec![K::zero(); BATCH];
+        let mut values = vec![0_u64; words * BATCH];
+        loop {
+            let (count, more) = sys::lookup_batch(self.map.fd(), &mut cursor, &mut keys, &mut values)
+                .map_err(self.map.failed("read"))?;
+            let read = keys.iter().copied().zip(values.chunks_exact(words));
+            all.extend(read.take(count).map(|(key, values)| (key, split(values))));
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Sets the values of all CPUs to zero.
+    pub(crate) fn clear(&self, key: &K) -> Result<(), LoaderError> {
+        let zeros = vec![0_u64; size_of::<V>().div_ceil(8) * self.cpus];
+        sys::update_bytes(self.map.fd(), key, &zeros).map_err(self.map.failed("write to"))
     }
 
     /// The keys that are there now.
@@ -183,4 +200,17 @@ impl<K: Plain, V: Plain> PerCpuMap<K, V> {
     pub(crate) fn remove(&self, key: &K) -> Result<bool, LoaderError> {
         self.map.remove(key)
     }
+}
+
+/// The values of the CPUs, each padded to eight bytes.
+fn split<V: Plain>(values: &[u64]) -> Vec<V> {
+    let words = size_of::<V>().div_ceil(8);
+    values
+        .chunks_exact(words)
+        .map(|chunk| {
+            // SAFETY: `chunk` has at least the size of a `V`, every bit pattern is one, and it is aligned to eight
+            // bytes, more than any plain type needs.
+            unsafe { chunk.as_ptr().cast::<V>().read() }
+        })
+        .collect()
 }

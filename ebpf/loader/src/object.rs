@@ -59,8 +59,9 @@ impl Sizes {
 }
 
 /// Every map of the object.
-pub(crate) const MAPS: [&str; 15] = [
+pub(crate) const MAPS: [&str; 17] = [
     map_name::IFINDEX,
+    map_name::IFSLOT,
     map_name::ENDPOINT,
     map_name::IPCACHE4,
     map_name::IPCACHE6,
@@ -70,6 +71,7 @@ pub(crate) const MAPS: [&str; 15] = [
     map_name::CONNTRACK4,
     map_name::CONNTRACK6,
     map_name::FRAGMENT,
+    map_name::FORWARD,
     map_name::COUNTER,
     map_name::QUOTA,
     map_name::LIMIT,

@@ -124,6 +124,18 @@ pub(crate) fn update<K: Plain, V: Plain>(
     bpf(MAP_UPDATE_ELEM, &mut call).map(drop)
 }
 
+/// Sets the values of all possible CPUs under `key`, each padded to eight bytes.
+pub(crate) fn update_bytes<K: Plain>(map: BorrowedFd<'_>, key: &K, values: &[u64]) -> io::Result<()> {
+    let mut call = Element {
+        map: raw(map),
+        reserved: 0,
+        key: address_of(key),
+        value: values.as_ptr() as u64,
+        flags: ANY,
+    };
+    bpf(MAP_UPDATE_ELEM, &mut call).map(drop)
+}
+
 /// Removes `key`; false if it was not there.
 pub(crate) fn delete<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     let mut call = Element { map: raw(map), reserved: 0, key: address_of(key), value: 0, flags: 0 };
@@ -184,7 +196,7 @@ pub(crate) struct Cursor {
 }
 
 /// Reads up to `keys.len()` entries and returns how many, and whether there are more. `values` has room for that
-/// many values of the map. `ENOSPC`: a bucket has more entries than there is room for.
+/// many values of the map (of a per-CPU map: for all CPUs). `ENOSPC`: a bucket has more entries than there is room for.
 pub(crate) fn lookup_batch<K: Plain, V: Plain>(
     map: BorrowedFd<'_>,
     cursor: &mut Cursor,

@@ -22,7 +22,7 @@ pub(crate) fn deliver<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, to: *con
     if stored != 0 {
         return event::drop(skb, scene, DropReason::ErrorWritingToPacket, 0);
     }
-    event::count(skb, id, 0, Direction::Ingress as u8);
+    event::count_forwarded(skb, id, Direction::Ingress);
     // SAFETY: a helper; the interface is looked up when the program has returned.
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
 }

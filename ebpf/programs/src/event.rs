@@ -8,7 +8,7 @@ use sluice_ebpf_common::{CounterKey, Counters, EventAction, EventKind, EventLimi
 use sluice_types::{Direction, DropReason};
 
 use crate::family::{Aligned, Family};
-use crate::maps::{COUNTER, EVENTS, LIMIT};
+use crate::maps::{COUNTER, EVENTS, FORWARD, LIMIT};
 use crate::scene::{DROP, Scene, length};
 
 /// What an event says beyond the packet itself.
@@ -70,9 +70,21 @@ pub(crate) fn refuse<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &
     DROP
 }
 
-/// Counts a packet.
+/// Counts a packet that passes.
 #[inline(always)]
-pub(crate) fn count(skb: *mut __sk_buff, endpoint: u16, reason: u8, direction: u8) {
+pub(crate) fn count_forwarded(skb: *mut __sk_buff, endpoint: u16, direction: Direction) {
+    if let Some(counters) = FORWARD.get_ptr_mut(endpoint as u32 * 2 + direction as u32) {
+        // SAFETY: as below.
+        unsafe {
+            (*counters).packets += 1;
+            (*counters).bytes += length(skb) as u64;
+        }
+    }
+}
+
+/// Counts a packet that does not.
+#[inline(always)]
+fn count(skb: *mut __sk_buff, endpoint: u16, reason: u8, direction: u8) {
     let key = CounterKey { endpoint, reason, direction };
     let bytes = length(skb) as u64;
     if let Some(counters) = COUNTER.get_ptr_mut(&key) {

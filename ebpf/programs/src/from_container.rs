@@ -54,7 +54,7 @@ fn arp(skb: *mut __sk_buff, own: Option<*const EndpointInfo>) -> i32 {
     match neighbour::arp(skb, info) {
         Some(reason) => once::refuse(skb, reason, true),
         None => {
-            event::count(skb, endpoint.id, 0, Direction::Egress as u8);
+            event::count_forwarded(skb, endpoint.id, Direction::Egress);
             PASS
         }
     }
@@ -79,7 +79,7 @@ fn ip<A: Family + Source>(skb: *mut __sk_buff, own: Option<*const EndpointInfo>)
     match A::link(skb, scene, own) {
         Link::Ordinary => {}
         Link::Pass => {
-            event::count(skb, scene.own.id, 0, Direction::Egress as u8);
+            event::count_forwarded(skb, scene.own.id, Direction::Egress);
             return PASS;
         }
         refused => {

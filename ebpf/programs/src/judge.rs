@@ -1,7 +1,8 @@
 //! The way of a packet through conntrack and policy, the same for both directions.
 //!
-//! `fast` passes a packet whose connection is known and judged under the policies of now. Everything else goes
-//! through `slow`, which asks who the peer is and what the policies say, and writes the answer down.
+//! `fast` passes what belongs to a known connection: a packet from its opener while both verdicts are of the policies
+//! of now, an answer or a related error as soon as the side it passes was ever judged. Everything else goes through
+//! `slow`, which asks who the peer is and what the policies say, and writes the answer down.
 
 use aya_ebpf::bindings::__sk_buff;
 use sluice_ebpf_common::packet::protocol;
@@ -66,7 +67,7 @@ enum Way {
 #[inline(always)]
 fn pass<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, to: Option<*const EndpointInfo>) -> i32 {
     let direction = if scene.egress { Direction::Egress } else { Direction::Ingress };
-    event::count(skb, scene.own.id, 0, direction as u8);
+    event::count_forwarded(skb, scene.own.id, direction);
     if fragment::is_first(&scene.packet) {
         fragment::remember(&scene.packet);
     }
@@ -87,8 +88,10 @@ fn fast<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, related: bool) -> Way 
     let Some(known) = conntrack::find(scene) else { return Way::Unknown };
     // SAFETY: a map value; see `conntrack::find`.
     let entry = unsafe { &*known.entry };
-    let needed = conntrack::own_flag(known.own_opened);
-    if !entry.flags.contains(needed) || !conntrack::is_fresh_for_own(entry, scene, known.own_opened) {
+    let must_be_fresh = known.forward && !related;
+    if !entry.flags.contains(conntrack::own_flag(known.own_opened))
+        || must_be_fresh && !conntrack::is_fresh_for_own(entry, scene, known.own_opened)
+    {
         return Way::Unknown;
     }
     let mut way = Way::Stack;
@@ -99,7 +102,7 @@ fn fast<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, related: bool) -> Way 
                 return refuse(skb, scene, DropReason::EndpointNotReady);
             }
             if entry.flags.contains(conntrack::own_flag(!known.own_opened)) {
-                if !conntrack::is_fresh_for_peer(entry, &peer, known.own_opened) {
+                if must_be_fresh && !conntrack::is_fresh_for_peer(entry, &peer, known.own_opened) {
                     return Way::Unknown;
                 }
                 way = Way::Pod(info);
@@ -160,10 +163,8 @@ struct Case {
     other: Endpoint,
     /// Whether the peer's policy is asked here too, and the packet delivered straight to it.
     direct: bool,
-    /// Whether the endpoint at the hook is the opener of the connection that is judged.
+    /// Whether the endpoint at the hook is the opener: only packets that open or go on in its direction are judged.
     own_opened: bool,
-    /// Whether the packet itself goes from the opener to the target.
-    forward: bool,
     egress: Answer,
     ingress: Answer,
 }
@@ -238,26 +239,15 @@ pub(crate) fn slow<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> i32 {
         event::drop(skb, scene, DropReason::EndpointNotReady, peer.identity);
         return -1;
     }
-    let mut case = Case {
-        peer,
-        other,
-        direct,
-        own_opened: scene.egress,
-        forward: true,
-        egress: Answer::ALLOW,
-        ingress: Answer::ALLOW,
-    };
+    let mut case =
+        Case { peer, other, direct, own_opened: scene.egress, egress: Answer::ALLOW, ingress: Answer::ALLOW };
     if is_excused(scene) {
         return case.way();
     }
     if scene.tracked
         && let Some(known) = conntrack::find(scene)
-        && (known.forward || has_flag(&known, known.own_opened))
+        && known.forward
     {
-        case.own_opened = known.own_opened;
-        case.forward = known.forward;
-        // An answer whose opener was not judged here goes back the way it came, by the stack.
-        case.direct = direct && (known.forward || has_flag(&known, !known.own_opened));
         judge(scene, &mut case);
         if case.passes() {
             renew(scene, &known, &case);
@@ -265,14 +255,8 @@ pub(crate) fn slow<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> i32 {
             report_audit(skb, scene, &case);
             return case.way();
         }
-        if known.forward {
-            report_denial(skb, scene, &case);
-            return -1;
-        }
-        // A reply of a connection that is no longer allowed passes only in its own right.
-        case.own_opened = scene.egress;
-        case.forward = true;
-        case.direct = direct;
+        report_denial(skb, scene, &case);
+        return -1;
     }
     judge(scene, &mut case);
     if !case.passes() {
@@ -298,19 +282,12 @@ fn is_excused<A: Family>(scene: &Scene<A>) -> bool {
     scene.config.flags.contains(ConfigFlags::ALLOW_FRAG_NEEDED) && scene.packet.is_packet_too_big()
 }
 
-/// Whether the entry holds the verdict of the opener (or of the target).
-#[inline(always)]
-fn has_flag(known: &Known, opener: bool) -> bool {
-    // SAFETY: a map value.
-    unsafe { (*known.entry).flags }.contains(conntrack::own_flag(opener))
-}
-
 /// Asks the policies of opener and target, as far as they are asked here.
 #[inline(never)]
 fn judge<A: Family>(scene: &Scene<A>, case: &mut Case) {
     let (asks_opener, asks_target) = case.asked();
     let (opener_identity, target_identity) = case.identities(scene);
-    let question = question(scene, case.forward);
+    let question = question(scene);
     let (opener, target) = case.ends(scene);
     let (opener, target) = (opener.id, target.id);
     case.egress =
@@ -322,16 +299,16 @@ fn judge<A: Family>(scene: &Scene<A>, case: &mut Case) {
     };
 }
 
-/// What to ask about the connection: the target's port, wherever it stands in this packet.
+/// What to ask about the packet.
 #[inline(always)]
-fn question<A: Family>(scene: &Scene<A>, forward: bool) -> Question {
+fn question<A: Family>(scene: &Scene<A>) -> Question {
     let packet = &scene.packet;
     let port = if scene.ports_unknown {
         Port::Unknown
     } else if packet.protocol == A::ICMP {
-        Port::Number(if forward { packet.tcp_flags_or_icmp_type } else { A::ECHO_REQUEST } as u16)
+        Port::Number(packet.tcp_flags_or_icmp_type as u16)
     } else if packet.has_ports() {
-        Port::Number(if forward { packet.destination_port } else { packet.source_port })
+        Port::Number(packet.destination_port)
     } else {
         Port::None
     };
@@ -455,7 +432,7 @@ fn report<A: Family>(scene: &Scene<A>, case: &Case, direction: Direction) -> Rep
         destination_identity,
         rule: answer.rule(),
         revision: side.revision,
-        is_reply: !case.forward as u8,
+        is_reply: 0,
         reserved: [0; 3],
     }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use sluice_ebpf_common::{
     Config, ConntrackEntry, ConntrackKey4, ConntrackKey6, CounterKey, Counters, EndpointInfo, Event,
-    EventLimit, FragmentKey, FragmentPorts, IpcacheEntry, PolicyEntry, PolicyKey,
+    EventLimit, FragmentKey, FragmentPorts, INTERFACE_SLOTS, IpcacheEntry, PolicyEntry, PolicyKey,
 };
 
 use crate::scene::Scratch;
@@ -19,6 +19,9 @@ pub(crate) type PolicyMap = HashMap<PolicyKey, PolicyEntry, 1, NO_PREALLOC>;
 
 #[btf_map(name = "sluice_ifindex")]
 pub(crate) static IFINDEX: HashMap<u32, u32, 4096> = HashMap::new();
+
+#[btf_map(name = "sluice_ifslot")]
+pub(crate) static IFSLOT: Array<u32, { INTERFACE_SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "sluice_endpoint")]
 pub(crate) static ENDPOINT: Array<EndpointInfo, 4096> = Array::new();
@@ -46,6 +49,9 @@ pub(crate) static CONNTRACK6: LruHashMap<ConntrackKey6, ConntrackEntry, 262144> 
 
 #[btf_map(name = "sluice_frag")]
 pub(crate) static FRAGMENT: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+
+#[btf_map(name = "sluice_forward")]
+pub(crate) static FORWARD: PerCpuArray<Counters, 8192> = PerCpuArray::new();
 
 #[btf_map(name = "sluice_counter")]
 pub(crate) static COUNTER: PerCpuHashMap<CounterKey, Counters, 65536, NO_PREALLOC> = PerCpuHashMap::new();

@@ -4,13 +4,13 @@
 use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use sluice_ebpf_common::packet::{Ipv4, Ipv6, Packet};
-use sluice_ebpf_common::{Config, EndpointFlags, EndpointInfo};
+use sluice_ebpf_common::{Config, EndpointFlags, EndpointInfo, INTERFACE_SLOTS};
 use sluice_types::EndpointId;
 
 use crate::family::Family;
-use crate::maps::{CONFIG, ENDPOINT, IFINDEX, SCRATCH};
+use crate::maps::{CONFIG, ENDPOINT, IFINDEX, IFSLOT, SCRATCH};
 
 /// Let the packet go on.
 pub(crate) const PASS: i32 = aya_ebpf::bindings::TC_ACT_OK as i32;
@@ -76,6 +76,13 @@ pub(crate) fn endpoint(id: u32) -> Option<*const EndpointInfo> {
 /// The endpoint behind an interface.
 #[inline(always)]
 pub(crate) fn endpoint_of_interface(ifindex: u32) -> Option<*const EndpointInfo> {
+    if let Some(id) = IFSLOT.get(ifindex % INTERFACE_SLOTS)
+        && let Some(info) = endpoint(*id)
+        // SAFETY: a map value.
+        && unsafe { (*info).ifindex } == ifindex
+    {
+        return Some(info);
+    }
     // SAFETY: the value is a plain number, read at once.
     let id = unsafe { IFINDEX.get(&ifindex) }?;
     endpoint(*id)
@@ -91,11 +98,18 @@ pub(crate) fn config() -> Config {
     }
 }
 
-/// The coarse monotonic clock in the units of conntrack entries.
+/// The coarse monotonic clock in the units of conntrack entries, looked at once per tick: jiffies are a mere load.
 #[inline(always)]
-pub(crate) fn now() -> u32 {
-    // SAFETY: a helper without arguments.
-    (unsafe { bpf_ktime_get_coarse_ns() } >> 30) as u32
+fn now(clock: &mut Clock) -> u32 {
+    // SAFETY: helpers without arguments.
+    unsafe {
+        let jiffies = bpf_jiffies64();
+        if clock.jiffies != jiffies {
+            clock.jiffies = jiffies;
+            clock.now = (bpf_ktime_get_coarse_ns() >> 30) as u32;
+        }
+    }
+    clock.now
 }
 
 /// What is known of the packet and of the endpoint at whose hook it is.
@@ -117,9 +131,18 @@ pub(crate) struct Scene<A: Family> {
     pub(crate) egress: bool,
 }
 
+/// What the clock said at this tick.
+#[repr(C)]
+pub(crate) struct Clock {
+    jiffies: u64,
+    now: u32,
+    reserved: u32,
+}
+
 /// Room for one scene. Programs on one CPU do not interrupt each other: traffic control runs with softirqs off.
 #[repr(C)]
 pub(crate) struct Scratch {
+    clock: Clock,
     ipv4: Scene<Ipv4>,
     ipv6: Scene<Ipv6>,
 }
@@ -141,11 +164,13 @@ impl<A: Family> Scene<A> {
     #[inline(always)]
     pub(crate) fn begin(own: Option<*const EndpointInfo>, egress: bool) -> Option<&'static mut Self> {
         // SAFETY: this CPU's own value, and this is the one place where it is taken.
-        let scene = A::scene(unsafe { &mut *SCRATCH.get_ptr_mut(0)? });
+        let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
+        let now = now(&mut scratch.clock);
+        let scene = A::scene(scratch);
         scene.packet = Packet::default();
         scene.own = own.map_or(Endpoint::NONE, Endpoint::read);
         scene.config = config();
-        scene.now = now();
+        scene.now = now;
         scene.source_is_a = false;
         scene.tracked = false;
         scene.ports_unknown = false;

@@ -35,7 +35,7 @@ fn arp(skb: *mut __sk_buff, own: Option<*const EndpointInfo>) -> i32 {
     if !endpoint.is_ready() {
         return once::refuse(skb, DropReason::EndpointNotReady, false);
     }
-    event::count(skb, endpoint.id, 0, Direction::Ingress as u8);
+    event::count_forwarded(skb, endpoint.id, Direction::Ingress);
     PASS
 }
 
@@ -53,7 +53,7 @@ fn ip<A: Family + Destination>(skb: *mut __sk_buff, own: Option<*const EndpointI
     match A::link(scene) {
         Link::Ordinary => {}
         Link::Pass => {
-            event::count(skb, scene.own.id, 0, Direction::Ingress as u8);
+            event::count_forwarded(skb, scene.own.id, Direction::Ingress);
             return PASS;
         }
         refused => {

@@ -82,14 +82,15 @@ fn types_are_judged_like_ports() {
         // A TCP port of the same number is something else.
         lab.send(&ALICE, &tcp((a, 1), (b, request.into()), SYN).sent_by(&ALICE))
             .dropped_from(&ALICE, DropReason::PolicyDenied);
-        // The answer to a ping is judged as the ping when the policy changes.
+        // The answer passes without a rule of its own, and a ping that is no longer allowed does not.
         lab.policy(
             &BOB,
             &table([allow(Direction::Ingress, ALICE.peer(), L4Match::port(protocol, request.into()), 2)]),
         );
         lab.send(&BOB, &echo_reply(b, a, 1).sent_by(&BOB)).delivered(&BOB, &ALICE);
         lab.policy(&BOB, &table([]));
-        lab.send(&BOB, &echo_reply(b, a, 1).sent_by(&BOB)).dropped_from(&BOB, DropReason::PolicyDenied);
+        lab.send(&BOB, &echo_reply(b, a, 1).sent_by(&BOB)).delivered(&BOB, &ALICE);
+        lab.send(&ALICE, &echo_request(a, b, 1).sent_by(&ALICE)).dropped_to(&BOB, DropReason::PolicyDenied);
     }
 }
 
@@ -187,8 +188,8 @@ fn errors_from_the_way() {
         error.payload.truncate(error.payload.len() - 5);
         lab.receive(&ALICE, &error.brought_to(&ALICE), From::Device)
             .dropped_to(&ALICE, DropReason::PolicyDenied);
-        // The connection is over, or no longer allowed.
-        lab.policy(&ALICE, &table([]));
+        // The address is somebody else's by now.
+        lab.change_pod(&ALICE, |info| info.generation = next_revision());
         lab.receive(&ALICE, &about(&request), From::Device).dropped_to(&ALICE, DropReason::PolicyDenied);
     }
 }
