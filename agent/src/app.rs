@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -27,6 +28,7 @@ use crate::datapath::{Collector, Kernel, Work, file};
 use crate::event::Event;
 use crate::lock::Lock;
 use crate::node::{self, NodeSettings, NodeWatch};
+use crate::observe::Names;
 use crate::source::directory::Worker;
 use crate::state::{Settings, State};
 use crate::store::{self, Store};
@@ -64,7 +66,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         Kernel::start(&datapath, store.clone(), send)?
     };
     let source = start_source(&config, &store, &events)?;
-    start_node_watch(&config, &pins, &events)?;
+    start_node_watch(&config, &pins, &events, names.clone())?;
     let collector = Collector::start(datapath.conntrack.clone(), datapath.counters.clone())?;
     let agent = Agent::new(events, source.clone(), Readers::new(&datapath), (hub, names), kernel.clone());
 
@@ -124,14 +126,19 @@ fn start_source(
     Ok(handle)
 }
 
-fn start_node_watch(config: &Config, pins: &Path, events: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+fn start_node_watch(
+    config: &Config,
+    pins: &Path,
+    events: &mpsc::Sender<Event>,
+    names: watch::Receiver<Arc<Names>>,
+) -> anyhow::Result<()> {
     let settings = NodeSettings {
         pins: pins.to_owned(),
         devices: config.devices.clone(),
         routers: config.routers(),
         masqueraded: if config.masquerade { config.pools() } else { Vec::new() },
     };
-    let mut watch = NodeWatch::new(settings)?;
+    let mut watch = NodeWatch::new(settings, names)?;
     // The first look before anything else: policies need the node's addresses.
     for event in watch.look() {
         events.try_send(event).context("queue the node's addresses")?;

@@ -249,3 +249,66 @@ impl Endpoint {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A request that is in order.
+    pub(crate) fn request() -> EndpointRequest {
+        EndpointRequest {
+            container_id: "c".into(),
+            ifname: "eth0".into(),
+            netns: String::new(),
+            pod_namespace: None,
+            pod_name: None,
+            pod_uid: None,
+            host_ifname: "slu1".into(),
+            host_ifindex: 1,
+            mac: "02:00:00:00:00:01".into(),
+            host_mac: "02:00:00:00:00:02".into(),
+            ipv4: Some("10.0.0.2".parse().unwrap()),
+            ipv6: None,
+            chained: false,
+            own_ipam: false,
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert!(Attachment::parse(request()).is_ok());
+        let cases = [
+            EndpointRequest { mac: "nonsense".into(), ..request() },
+            EndpointRequest { mac: "00:00:00:00:00:00".into(), ..request() },
+            EndpointRequest { host_mac: "01:00:5e:00:00:01".into(), ..request() },
+            EndpointRequest { container_id: String::new(), ..request() },
+            EndpointRequest { host_ifindex: 0, ..request() },
+            EndpointRequest { host_ifname: String::new(), ..request() },
+            EndpointRequest { ipv4: None, ..request() },
+            EndpointRequest { ipv4: Some("127.0.0.1".parse().unwrap()), ..request() },
+            EndpointRequest { ipv6: Some("ff02::1".parse().unwrap()), ..request() },
+            EndpointRequest { ipv6: Some("::".parse().unwrap()), ..request() },
+        ];
+        for case in cases {
+            let refusal = Attachment::parse(case.clone()).unwrap_err();
+            assert_eq!(refusal.code, RefusalCode::Invalid, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn retries_come_ever_more_slowly_and_the_log_is_bounded() {
+        let mut endpoint =
+            Endpoint::new(EndpointId::new(1).unwrap(), 1, Attachment::parse(request()).unwrap());
+        let now = crate::clock::now();
+        let mut delays = Vec::new();
+        for _ in 0..300 {
+            endpoint.failed("no room", now);
+            delays.push(endpoint.retry_at.unwrap().duration_since(now.instant));
+        }
+        assert!(delays.is_sorted());
+        assert_eq!((delays.first(), delays.last()), (Some(&RETRY_FIRST), Some(&RETRY_MAX)));
+        assert_eq!(endpoint.log().len(), LOG_MAX);
+        endpoint.succeeded();
+        assert_eq!((endpoint.retry_at, endpoint.problem), (None, None));
+    }
+}

@@ -1,10 +1,11 @@
 //! The node's own set-up: forwarding, router addresses, masquerading, devices.
 //!
 //! Everything happens in the network namespace in which the agent was started. What is made here is named so that
-//! `cleanup` finds it; nothing else on the node is touched. Runs on a thread of its own that looks again every two
-//! seconds and tells the state what it found.
+//! `cleanup` finds it; nothing else on the node is touched. Runs on a thread of its own that looks again every second
+//! and tells the state what it found.
 
 mod devices;
+mod guard;
 pub(crate) mod masquerade;
 mod routers;
 mod watch;

@@ -12,6 +12,7 @@ pub(crate) use hub::{Hub, start};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sluice_client::model::EndpointRequest;
 use sluice_flow::PolicyOrigin;
 use sluice_policy::{DirectionState, EndpointPolicy};
 use sluice_types::{Direction, Identity, Labels, RuleId};
@@ -20,7 +21,7 @@ use sluice_types::{Direction, Identity, Labels, RuleId};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     /// Endpoints of this node by number.
-    pub endpoints: Arc<HashMap<u16, EndpointName>>,
+    pub endpoints: Arc<HashMap<u16, Arc<EndpointName>>>,
     /// Labels of identities.
     pub identities: Arc<HashMap<Identity, Arc<Labels>>>,
     /// Where rules come from.
@@ -34,17 +35,30 @@ pub(crate) struct EndpointName {
     pub namespace: String,
     /// The pod's name, or empty.
     pub pod: String,
+    /// Its host-side interface.
+    pub(crate) host_ifname: String,
+    /// The interface's index.
+    pub(crate) host_ifindex: u32,
     ingress: Vec<PolicyOrigin>,
     egress: Vec<PolicyOrigin>,
 }
 
 impl EndpointName {
-    /// The name of the endpoint of `pod` under `policy`.
+    /// The name of an endpoint under `policy`.
     #[must_use]
-    pub(crate) fn new(pod: Option<(String, String)>, policy: &EndpointPolicy) -> Self {
-        let (namespace, pod) = pod.unwrap_or_default();
-        let ingress = isolation(&policy.ingress);
-        Self { namespace, pod, ingress, egress: isolation(&policy.egress) }
+    pub(crate) fn new(attachment: &EndpointRequest, policy: &EndpointPolicy) -> Self {
+        let (namespace, pod) = match (&attachment.pod_namespace, &attachment.pod_name) {
+            (Some(namespace), Some(pod)) => (namespace.clone(), pod.clone()),
+            _ => (String::new(), String::new()),
+        };
+        Self {
+            namespace,
+            pod,
+            host_ifname: attachment.host_ifname.clone(),
+            host_ifindex: attachment.host_ifindex,
+            ingress: isolation(&policy.ingress),
+            egress: isolation(&policy.egress),
+        }
     }
 
     /// The policies that close a direction except for what rules allow.

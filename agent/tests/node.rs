@@ -214,6 +214,23 @@ mod endpoints {
     }
 
     #[test]
+    fn programs_that_somebody_takes_away_are_put_back() {
+        let rig = Rig::start();
+        rig.manifest("web", &pod("web", "web"));
+        let made = rig.add_pod("web");
+        let ifname = made.attachment.host_ifname;
+        let pins = || rig.pins_of(&ifname);
+        assert_eq!(pins(), 2);
+        fs::remove_file(rig.pins().join(format!("link_{ifname}_ingress"))).unwrap();
+        until("the programs are back", || rig.is_attached(&ifname));
+        let shown = |status: Status| status.problems.iter().any(|problem| problem.object.contains(&ifname));
+        until("it is reported", || shown(rig.fetch(path::STATUS)));
+
+        rig.ip(&format!("link delete {ifname}"));
+        until("its pins go with an interface", || pins() == 0);
+    }
+
+    #[test]
     fn killed_at_any_moment_the_next_agent_ends_up_with_the_same() {
         let mut rig = Rig::start();
         for name in ["a", "b", "c", "d"] {

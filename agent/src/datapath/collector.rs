@@ -9,10 +9,14 @@ use sluice_ebpf_loader::conntrack::{self, Conntrack};
 use sluice_ebpf_loader::counters::CountersReader;
 use sluice_types::EndpointId;
 
+use crate::clock;
 use crate::report::chain;
 
 /// How often expired connections are cleared away.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is to be forgotten is gathered for this long.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// What is left of endpoints that are gone.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -49,20 +53,27 @@ impl Collector {
 }
 
 fn run(receiver: &Receiver<Forget>, conntrack: &Conntrack, counters: &CountersReader) {
+    let mut next = clock::now().instant + INTERVAL;
     loop {
-        match receiver.recv_timeout(INTERVAL) {
-            Ok(first) => {
-                let mut forget = first;
+        let now = clock::now().instant;
+        if now >= next {
+            next = now + INTERVAL;
+            match conntrack.collect(conntrack::now()) {
+                Ok(collected) => tracing::trace!(?collected, "connections collected"),
+                Err(error) => tracing::error!(error = chain(&error), "expired connections not cleared away"),
+            }
+        }
+        match receiver.recv_timeout(next.saturating_duration_since(now)) {
+            Ok(mut forget) => {
+                // One walk through the tables serves all that come within a moment.
+                std::thread::sleep(GATHER);
                 for more in receiver.try_iter() {
                     forget.endpoints.extend(more.endpoints);
                     forget.addresses.extend(more.addresses);
                 }
                 carry_out(&forget, conntrack, counters);
             }
-            Err(RecvTimeoutError::Timeout) => match conntrack.collect(conntrack::now()) {
-                Ok(collected) => tracing::trace!(?collected, "connections collected"),
-                Err(error) => tracing::error!(error = chain(&error), "expired connections not cleared away"),
-            },
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

@@ -29,6 +29,18 @@ pub(crate) fn install(pools: &[IpNet]) -> Result<(), MasqueradeError> {
     run(&script(pools))
 }
 
+/// Whether the table is there.
+#[must_use]
+pub(crate) fn is_installed() -> bool {
+    let list = Command::new("nft")
+        .args(["list", "table", "inet", TABLE])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    list.is_ok_and(|status| status.success())
+}
+
 /// Removes the table. None there is no error.
 ///
 /// # Errors

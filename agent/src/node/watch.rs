@@ -3,17 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use sluice_client::model::Problem;
 use sluice_netlink::{Error, Netlink};
+use tokio::sync::watch;
 
+use super::guard::Guard;
 use super::{devices, masquerade, routers};
 use crate::event::Event;
+use crate::observe::Names;
 use crate::report::chain;
 
-const INTERVAL: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How many looks lie between two looks at what rarely changes.
+const RARELY: u32 = 30;
 
 /// What the node's set-up follows.
 #[derive(Clone, Debug)]
@@ -36,6 +42,8 @@ pub(crate) struct NodeWatch {
     is_masqueraded: bool,
     last_addresses: Option<BTreeSet<IpAddr>>,
     last_node: Option<(Vec<String>, Vec<Problem>)>,
+    guard: Guard,
+    looks: u32,
 }
 
 impl NodeWatch {
@@ -43,9 +51,18 @@ impl NodeWatch {
     ///
     /// # Errors
     /// There is no netlink socket.
-    pub(crate) fn new(settings: NodeSettings) -> Result<Self, Error> {
+    pub(crate) fn new(settings: NodeSettings, names: watch::Receiver<Arc<Names>>) -> Result<Self, Error> {
         let netlink = Netlink::open()?;
-        Ok(Self { netlink, settings, is_masqueraded: false, last_addresses: None, last_node: None })
+        let guard = Guard::new(settings.pins.clone(), names);
+        Ok(Self {
+            netlink,
+            settings,
+            is_masqueraded: false,
+            last_addresses: None,
+            last_node: None,
+            guard,
+            looks: 0,
+        })
     }
 
     /// Sets up what is missing and says what changed.
@@ -58,6 +75,7 @@ impl NodeWatch {
         let (devices, more) =
             devices::attach_all(&mut self.netlink, &self.settings.pins, &self.settings.devices);
         problems.extend(more);
+        problems.extend(self.guard.look(&mut self.netlink));
         let mut events = Vec::new();
         match addresses(&mut self.netlink) {
             Ok(addresses) => {
@@ -84,7 +102,15 @@ impl NodeWatch {
     }
 
     fn masquerade(&mut self, problems: &mut Vec<Problem>) {
-        if self.is_masqueraded || self.settings.masqueraded.is_empty() {
+        self.looks = self.looks.wrapping_add(1);
+        if self.settings.masqueraded.is_empty() {
+            return;
+        }
+        // Others may flush all tables, ours too.
+        if self.is_masqueraded && self.looks.is_multiple_of(RARELY) {
+            self.is_masqueraded = masquerade::is_installed();
+        }
+        if self.is_masqueraded {
             return;
         }
         match masquerade::install(&self.settings.masqueraded) {
@@ -93,7 +119,7 @@ impl NodeWatch {
         }
     }
 
-    /// Looks every two seconds until nobody listens.
+    /// Looks every second until nobody listens.
     pub(crate) fn run(mut self, send: impl Fn(Event) -> bool) {
         loop {
             std::thread::sleep(INTERVAL);

@@ -120,6 +120,7 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
+    use sluice_client::model::EndpointRequest;
     use sluice_ebpf_common::EventKind;
     use sluice_policy::{DirectionState, EndpointPolicy, PolicyKind, PolicyRef};
     use sluice_types::Label;
@@ -136,7 +137,14 @@ mod tests {
             },
             ..EndpointPolicy::default()
         };
-        let pod = |name: &str| EndpointName::new(Some(("shop".into(), name.into())), &policy);
+        let pod = |name: &str| {
+            let attachment = EndpointRequest {
+                pod_namespace: Some("shop".into()),
+                pod_name: Some(name.into()),
+                ..crate::endpoint::tests::request()
+            };
+            Arc::new(EndpointName::new(&attachment, &policy))
+        };
         let labels = Arc::new([Label::k8s("app", "web")].into_iter().collect());
         let origin = PolicyOrigin { policy: "cnp/shop/p".into(), rule: "ingress[0]".into() };
         Names {

@@ -4,11 +4,12 @@
 //! now.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use sluice_client::model::EndpointState;
 use sluice_ebpf_common::{EndpointFlags, EndpointInfo};
-use sluice_policy::map_state::{Entry, Key, MapState};
+use sluice_policy::map_state::{Entry as MapEntry, Key, MapState};
 use sluice_policy::{EndpointPolicy, NamedPort, Subject};
 use sluice_types::{EndpointId, Identity, IdentityScope};
 
@@ -29,7 +30,7 @@ pub(super) enum Difference {
     /// By adding and removing entries that no packet can ask for.
     InPlace {
         /// To add.
-        add: Vec<(Key, Entry)>,
+        add: Vec<(Key, MapEntry)>,
         /// To remove.
         remove: Vec<Key>,
     },
@@ -42,7 +43,7 @@ enum Work {
     Nothing,
     Amend {
         before: Arc<EndpointPolicy>,
-        add: Vec<(Key, Entry)>,
+        add: Vec<(Key, MapEntry)>,
         remove: Vec<Key>,
     },
     /// The policy stays, the entry changes.
@@ -111,8 +112,14 @@ impl State {
                 continue;
             };
             let key = (subject.identity, subject.named_ports.clone(), subject.audit);
-            let policy = Arc::clone(resolved.entry(key).or_insert_with(|| self.repository.resolve(&subject)));
-            self.names.policy(&policy, &self.repository);
+            let policy = match resolved.entry(key) {
+                Entry::Occupied(known) => Arc::clone(known.get()),
+                Entry::Vacant(place) => {
+                    let policy = self.repository.resolve(&subject);
+                    self.names.policy(&policy, &self.repository);
+                    Arc::clone(place.insert(policy))
+                }
+            };
             let work = self.work(id, &policy, &mut compared);
             self.plan_one(id, policy, work, &mut plan, flight, now);
         }
@@ -184,7 +191,7 @@ impl State {
         let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
         endpoint.is_dirty = false;
         let Some(info) = endpoint.info(revision.unwrap_or(endpoint.realized.info.revision)) else { return };
-        self.names.endpoint(id, Some(EndpointName::new(endpoint.attachment.pod(), &policy)));
+        self.names.endpoint(id, Some(EndpointName::new(&endpoint.attachment.request, &policy)));
         match work {
             Work::Nothing => {
                 endpoint.realized.policy = Some(policy);
@@ -283,7 +290,7 @@ impl Plan {
         policy: &Arc<EndpointPolicy>,
         before: &Arc<EndpointPolicy>,
         id: EndpointId,
-        add: Vec<(Key, Entry)>,
+        add: Vec<(Key, MapEntry)>,
         remove: Vec<Key>,
     ) {
         let key = (Arc::as_ptr(&before.map_state).addr(), Arc::as_ptr(&policy.map_state).addr());

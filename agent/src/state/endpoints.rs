@@ -6,6 +6,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use sluice_client::model::EndpointState;
 use sluice_ebpf_common::IpcacheEntry;
+use sluice_policy::EndpointPolicy;
 use sluice_policy::labels::reserved_labels;
 use sluice_types::{EndpointId, Identity, IdentityScope, Labels};
 
@@ -15,6 +16,7 @@ use crate::endpoint::{Attachment, Endpoint};
 use crate::event::{Answer, Now, Refusal, RefusalCode, Ticket};
 use crate::ipam::Owner;
 use crate::ipcache::Claim;
+use crate::observe::EndpointName;
 use crate::source::PodObject;
 
 /// What is known about the pod an attachment names.
@@ -186,6 +188,8 @@ impl State {
             self.by_pod.entry(pod).or_default().insert(id);
         }
         self.by_owner.insert(owner, id);
+        let closed = EndpointPolicy::default();
+        self.names.endpoint(id, Some(EndpointName::new(&endpoint.attachment.request, &closed)));
         self.endpoints.insert(id, endpoint);
         self.claim_addresses(id);
     }

@@ -34,8 +34,8 @@ impl NamesCache {
     pub(super) fn endpoint(&mut self, id: EndpointId, name: Option<EndpointName>) {
         let endpoints = Arc::make_mut(&mut self.names.endpoints);
         match name {
-            Some(name) if endpoints.get(&id.as_u16()) == Some(&name) => return,
-            Some(name) => endpoints.insert(id.as_u16(), name),
+            Some(name) if endpoints.get(&id.as_u16()).is_some_and(|known| **known == name) => return,
+            Some(name) => endpoints.insert(id.as_u16(), Arc::new(name)),
             None => endpoints.remove(&id.as_u16()),
         };
         self.is_changed = true;

@@ -66,6 +66,17 @@ impl Rig {
         self.path("bpf/sluice/v1")
     }
 
+    /// How many link pins an interface has.
+    pub(crate) fn pins_of(&self, ifname: &str) -> usize {
+        let names = fs::read_dir(self.pins()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(&format!("link_{ifname}"))).count()
+    }
+
+    pub(crate) fn is_attached(&self, ifname: &str) -> bool {
+        let look = || attach::is_attached(&self.pins(), ifname, attach::ifindex(ifname).unwrap()).unwrap();
+        self.netns.run(look).unwrap()
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(self.path("agent.sock"), Duration::from_secs(30))
     }
