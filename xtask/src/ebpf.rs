@@ -106,7 +106,8 @@ fn llvm_major(rustc: &Path) -> Result<String> {
 /// `PATH` with the directory of a bpf-linker that was built against this LLVM in front.
 fn path_with_linker(llvm_major: &str) -> Result<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let cached = cache_dir().map(|cache| cache.join(format!("bpf-linker-{LINKER_VERSION}-llvm{llvm_major}/bin")));
+    let cached =
+        cache_dir().map(|cache| cache.join(format!("bpf-linker-{LINKER_VERSION}-llvm{llvm_major}/bin")));
     let mut places: Vec<PathBuf> = cached.into_iter().collect();
     places.extend(std::env::split_paths(&path));
     ensure!(
@@ -131,7 +132,17 @@ fn compile(root: &Path, target_dir: &Path, toolchain: &Toolchain, path: &OsStrin
     let mut command = Command::new(&toolchain.cargo);
     command
         .current_dir(root)
-        .args(["build", "-q", "-p", "sluice-ebpf-programs", "--profile", "bpf", "--target", TARGET, "--target-dir"])
+        .args([
+            "build",
+            "-q",
+            "-p",
+            "sluice-ebpf-programs",
+            "--profile",
+            "bpf",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
         .arg(target_dir)
         .env("PATH", path)
         .env("RUSTC", &toolchain.rustc)

@@ -36,7 +36,14 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     (
         "sluice-bench",
-        &["sluice-ebpf-common", "sluice-ebpf-loader", "sluice-netlink", "sluice-policy", "sluice-api", "sluice-types"],
+        &[
+            "sluice-ebpf-common",
+            "sluice-ebpf-loader",
+            "sluice-netlink",
+            "sluice-policy",
+            "sluice-api",
+            "sluice-types",
+        ],
     ),
     ("sluice-conformance", &[]),
     ("xtask", &[]),
@@ -129,7 +136,8 @@ fn source_findings(root: &Path) -> Result<Vec<String>> {
             findings.push(format!("{shown}: policy is pure and may not use {word}"));
         }
         let unsafe_room = ["ebpf/", "crates/netlink/", "conformance/", "crates/bench/"];
-        if source.contains(concat!("unsafe", " {")) && !unsafe_room.iter().any(|room| shown.starts_with(room)) {
+        if source.contains(concat!("unsafe", " {")) && !unsafe_room.iter().any(|room| shown.starts_with(room))
+        {
             findings.push(format!("{shown}: unsafe code stands only where the kernel is called"));
         }
     }
@@ -139,7 +147,8 @@ fn source_findings(root: &Path) -> Result<Vec<String>> {
 /// Every crate's folder is named in the map of the house, and every relative link of a document leads somewhere.
 fn document_findings(root: &Path) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    let architecture = std::fs::read_to_string(root.join("docs/ARCHITECTURE.md")).context("docs/ARCHITECTURE.md")?;
+    let architecture =
+        std::fs::read_to_string(root.join("docs/ARCHITECTURE.md")).context("docs/ARCHITECTURE.md")?;
     for (name, _) in MAY_DEPEND_ON {
         if !architecture.contains(name) {
             findings.push(format!("docs/ARCHITECTURE.md does not mention {name}"));
