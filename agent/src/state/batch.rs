@@ -3,6 +3,7 @@
 //! Order: what must be on disk before it is used; endpoints that go; policies; ipcache; what may leave the disk only
 //! now.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -317,36 +318,38 @@ impl Plan {
     }
 }
 
-/// How `before` becomes `after`. In place only by entries of peers that are `unused`.
+/// How `before` becomes `after`. In place only by entries of peers that are `unused`. Both tables are sorted, so one
+/// pass through both tells, and usually the first difference does.
 pub(super) fn compare(before: &MapState, after: &MapState, unused: impl Fn(Identity) -> bool) -> Difference {
-    if before.audit_ingress != after.audit_ingress || before.audit_egress != after.audit_egress {
-        return Difference::Whole;
-    }
-    if std::ptr::eq(before, after) || before.entries == after.entries {
+    if std::ptr::eq(before, after) {
         return Difference::None;
     }
-    let mut add = Vec::new();
-    for (key, entry) in &after.entries {
-        match before.entries.get(key) {
-            Some(same) if same == entry => {}
-            Some(_) => return Difference::Whole,
-            None => add.push((*key, *entry)),
-        }
-        if add.len() > AMEND_MAX {
-            return Difference::Whole;
-        }
-    }
-    let remove: Vec<Key> =
-        before.entries.keys().filter(|key| !after.entries.contains_key(key)).copied().collect();
-    if add.len() + remove.len() > AMEND_MAX {
+    if before.audit_ingress != after.audit_ingress || before.audit_egress != after.audit_egress {
         return Difference::Whole;
     }
     let mut peers: HashMap<Identity, bool> = HashMap::new();
     let mut is_harmless =
         |key: &Key| key.peer.is_some_and(|peer| *peers.entry(peer).or_insert_with(|| unused(peer)));
-    if add.iter().all(|(key, _)| is_harmless(key)) && remove.iter().all(is_harmless) {
-        Difference::InPlace { add, remove }
-    } else {
-        Difference::Whole
+    let (mut add, mut remove) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (before.entries.iter().peekable(), after.entries.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((was, _)), Some((is, _))) => was.cmp(is),
+        };
+        let was = if order.is_le() { old.next() } else { None };
+        let is = if order.is_ge() { new.next() } else { None };
+        match (was, is) {
+            (Some((_, was)), Some((_, is))) if was == is => {}
+            (Some((key, _)), None) if is_harmless(key) => remove.push(*key),
+            (None, Some((key, entry))) if is_harmless(key) => add.push((*key, *entry)),
+            _ => return Difference::Whole,
+        }
+        if add.len() + remove.len() > AMEND_MAX {
+            return Difference::Whole;
+        }
     }
+    if add.is_empty() && remove.is_empty() { Difference::None } else { Difference::InPlace { add, remove } }
 }
