@@ -77,7 +77,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         .name("sluice-state".to_owned())
         .spawn(move || run::run(state, queue, &outlets))?;
     let queue_dir = config.state_dir.join(sluice_client::path::DELETE_QUEUE_DIR);
-    replay::start(agent.clone(), queue_dir)?;
+    replay::all(&agent, &queue_dir);
     serve(&config, agent, is_ready)?;
     drop((datapath, lock, pin_lock));
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sluice_client::model::DeleteRecord;
 
@@ -15,16 +15,12 @@ use crate::store;
 /// The largest record; one is some hundred bytes.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
 
-/// Starts a thread that replays every record in `directory` and removes it.
-pub(super) fn start(agent: Agent, directory: PathBuf) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name("sluice-replay".to_owned())
-        .spawn(move || {
-            if let Err(error) = replay(&agent, &directory) {
-                tracing::error!(%error, directory = %directory.display(), "delete records cannot be read");
-            }
-        })
-        .map(drop)
+/// Replays every record in `directory` and removes it. Done before anybody is served: an ADD of the same container
+/// must not find its new endpoint deleted by the old record.
+pub(super) fn all(agent: &Agent, directory: &Path) {
+    if let Err(error) = replay(agent, directory) {
+        tracing::error!(%error, directory = %directory.display(), "delete records cannot be read");
+    }
 }
 
 fn replay(agent: &Agent, directory: &Path) -> io::Result<()> {

@@ -45,9 +45,7 @@ impl Path<'_> {
             stop.store(true, Ordering::Relaxed);
             // Wakes the server out of accept.
             drop(self.client.enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))?);
-            if let Err(error) = server.join().unwrap_or_else(|_| bail!("the server panicked")) {
-                return Err(error);
-            }
+            server.join().unwrap_or_else(|_| bail!("the server panicked"))?;
             rate
         })
     }
