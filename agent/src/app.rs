@@ -41,6 +41,7 @@ const APPLIED_DIR: &str = "applied";
 
 /// Runs the agent until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    raise_file_limit();
     store::make_dir(&config.state_dir)?;
     let lock = Lock::take(&config.state_dir, Some("agent.lock"))?;
     bpffs::ensure(&config.bpffs)?;
@@ -49,7 +50,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let pin_lock = Lock::take(&pins, None)?;
     let store = Store::open(&config.state_dir)?;
     let is_first_run = !config.state_dir.join(file::NUMBERS).exists();
-    let datapath = Datapath::load_or_adopt(&pins, &Sizes::default())?;
+    let datapath = Arc::new(Datapath::load_or_adopt(&pins, &Sizes::default())?);
     datapath.settings.write(&sluice_ebpf_loader::Settings::default())?;
 
     let mut problems = node::enable_forwarding(config.pool4.0.is_some(), config.pool6.0.is_some());
@@ -66,7 +67,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         Kernel::start(&datapath, store.clone(), send)?
     };
     let source = start_source(&config, &store, &events)?;
-    start_node_watch(&config, &pins, &events, names.clone())?;
+    start_node_watch(&config, &events, Arc::clone(&datapath), names.clone())?;
     let collector = Collector::start(datapath.conntrack.clone(), datapath.counters.clone())?;
     let agent = Agent::new(events, source.clone(), Readers::new(&datapath), (hub, names), kernel.clone());
 
@@ -81,6 +82,16 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     serve(&config, agent, is_ready)?;
     drop((datapath, lock, pin_lock));
     Ok(())
+}
+
+/// Each endpoint's policy is a map, and each map a file.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays low; policies of many endpoints will not fit");
+    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -128,17 +139,18 @@ fn start_source(
 
 fn start_node_watch(
     config: &Config,
-    pins: &Path,
     events: &mpsc::Sender<Event>,
+    datapath: Arc<Datapath>,
     names: watch::Receiver<Arc<Names>>,
 ) -> anyhow::Result<()> {
     let settings = NodeSettings {
-        pins: pins.to_owned(),
+        bpffs: config.bpffs.clone(),
+        pins: config.bpffs.join(PIN_SUBDIR),
         devices: config.devices.clone(),
         routers: config.routers(),
         masqueraded: if config.masquerade { config.pools() } else { Vec::new() },
     };
-    let mut watch = NodeWatch::new(settings, names)?;
+    let mut watch = NodeWatch::new(settings, datapath, names)?;
     // The first look before anything else: policies need the node's addresses.
     for event in watch.look() {
         events.try_send(event).context("queue the node's addresses")?;
@@ -163,7 +175,9 @@ fn serve(config: &Config, agent: Agent, mut is_ready: watch::Receiver<bool>) -> 
             is_ready.wait_for(|ready| *ready).await.context("the state has stopped")?;
             conflist::write(config)?;
             tracing::info!(socket = %config.socket.display(), "ready");
-            std::future::pending::<anyhow::Result<()>>().await
+            // The other end goes only with the thread that owns the state.
+            while is_ready.changed().await.is_ok() {}
+            anyhow::bail!("the state has stopped")
         };
         tokio::select! {
             result = announce => result,

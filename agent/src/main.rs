@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         complain(&error);
         return ExitCode::from(2);
     }
+    die_with_threads();
     let result = match cli.command {
         None => app::run(cli.config),
         Some(Command::Cleanup) => cleanup::run(&cli.config),
@@ -52,6 +53,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thread of ours that panics takes the process along: half an agent would look like a whole one. The kernel goes
+/// on enforcing, and whoever started the agent starts it again.
+fn die_with_threads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        if std::thread::current().name().is_some_and(|name| name.starts_with("sluice-")) {
+            std::process::exit(70);
+        }
+    }));
 }
 
 #[expect(clippy::print_stderr, reason = "the last words of a program that cannot go on")]

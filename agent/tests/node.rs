@@ -226,6 +226,12 @@ mod endpoints {
         let shown = |status: Status| status.problems.iter().any(|problem| problem.object.contains(&ifname));
         until("it is reported", || shown(rig.fetch(path::STATUS)));
 
+        // Everything at once, the file system under it too.
+        fs::remove_file(rig.pins().join("sluice_policy")).unwrap();
+        rustix::mount::unmount(rig.path("bpf"), rustix::mount::UnmountFlags::DETACH).unwrap();
+        until("all pins are back", || rig.pins().join("sluice_policy").exists() && pins() == 2);
+        until("the programs are back", || rig.is_attached(&ifname));
+
         rig.ip(&format!("link delete {ifname}"));
         until("its pins go with an interface", || pins() == 0);
     }

@@ -1,4 +1,5 @@
-//! Sees to it that every pod's interface carries our programs, and that no link pin outlives its interface.
+//! Sees to it that every pod's interface carries our programs, that maps and programs stay pinned, and that no link
+//! pin outlives its interface.
 //!
 //! Nobody but root can take a program away; what root took is put back and reported, because until then the pod's
 //! packets were not judged.
@@ -8,10 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sluice_client::model::Problem;
-use sluice_ebpf_loader::attach;
+use sluice_ebpf_loader::{Datapath, attach, bpffs};
 use sluice_netlink::Netlink;
 use tokio::sync::watch;
 
+use super::NodeSettings;
 use crate::observe::Names;
 use crate::report::chain;
 
@@ -23,7 +25,9 @@ const SHOWN: u32 = 60;
 /// What the last looks found.
 #[derive(Debug)]
 pub(super) struct Guard {
+    bpffs: PathBuf,
     pins: PathBuf,
+    datapath: Arc<Datapath>,
     names: watch::Receiver<Arc<Names>>,
     /// Where the next look starts.
     cursor: String,
@@ -36,14 +40,20 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(pins: PathBuf, names: watch::Receiver<Arc<Names>>) -> Self {
+    pub(super) fn new(
+        settings: &NodeSettings,
+        datapath: Arc<Datapath>,
+        names: watch::Receiver<Arc<Names>>,
+    ) -> Self {
         let (cursor, suspects, orphans, repaired) = Default::default();
-        Self { pins, names, cursor, suspects, orphans, repaired }
+        let (bpffs, pins) = (settings.bpffs.clone(), settings.pins.clone());
+        Self { bpffs, pins, datapath, names, cursor, suspects, orphans, repaired }
     }
 
     /// Repairs what is wrong. Says what was, and what still is.
     pub(super) fn look(&mut self, netlink: &mut Netlink) -> Vec<Problem> {
-        let mut problems = self.remove_orphans(netlink);
+        let mut problems = self.restore_pins();
+        problems.extend(self.remove_orphans(netlink));
         let mut suspects = BTreeSet::new();
         for (name, ifindex) in self.next_interfaces() {
             match attach::is_attached(&self.pins, &name, ifindex) {
@@ -74,6 +84,23 @@ impl Guard {
         self.suspects = suspects;
         problems.extend(self.repairs());
         problems
+    }
+
+    /// Pins again what somebody unpinned, on a bpffs of its own if even that is gone.
+    fn restore_pins(&mut self) -> Vec<Problem> {
+        let result = bpffs::ensure(&self.bpffs).and_then(|()| self.datapath.pin_again());
+        match result {
+            Ok(0) => Vec::new(),
+            Ok(missing) => {
+                tracing::warn!(missing, pins = %self.pins.display(), "pins were taken away; they are made again");
+                Vec::new()
+            }
+            Err(error) => {
+                let message =
+                    format!("pins cannot be made again, a restart would lose everything: {}", chain(&error));
+                vec![Problem { object: self.pins.display().to_string(), message }]
+            }
+        }
     }
 
     /// The interfaces to look at now: suspects, and the next ones in turn.

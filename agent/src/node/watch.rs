@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use sluice_client::model::Problem;
+use sluice_ebpf_loader::Datapath;
 use sluice_netlink::{Error, Netlink};
 use tokio::sync::watch;
 
@@ -24,8 +25,10 @@ const RARELY: u32 = 30;
 /// What the node's set-up follows.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeSettings {
+    /// Where bpffs is to be.
+    pub(crate) bpffs: PathBuf,
     /// Pins of the datapath.
-    pub pins: PathBuf,
+    pub(crate) pins: PathBuf,
     /// Devices by name; empty for those of the default routes.
     pub devices: Vec<String>,
     /// Router addresses.
@@ -51,9 +54,13 @@ impl NodeWatch {
     ///
     /// # Errors
     /// There is no netlink socket.
-    pub(crate) fn new(settings: NodeSettings, names: watch::Receiver<Arc<Names>>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        settings: NodeSettings,
+        datapath: Arc<Datapath>,
+        names: watch::Receiver<Arc<Names>>,
+    ) -> Result<Self, Error> {
         let netlink = Netlink::open()?;
-        let guard = Guard::new(settings.pins.clone(), names);
+        let guard = Guard::new(&settings, datapath, names);
         Ok(Self {
             netlink,
             settings,

@@ -158,6 +158,7 @@ impl State {
             format!("created with identity {identity}{known}"),
             now,
         );
+        tracing::info!(endpoint.id = %id, endpoint = endpoint.name(), %identity, "endpoint created");
         self.insert(endpoint);
         self.set_named_ports(id);
         self.creating.entry(id).or_default().push(ticket);

@@ -68,7 +68,8 @@ impl Rig {
 
     /// How many link pins an interface has.
     pub(crate) fn pins_of(&self, ifname: &str) -> usize {
-        let names = fs::read_dir(self.pins()).unwrap().map(|entry| entry.unwrap().file_name());
+        let Ok(entries) = fs::read_dir(self.pins()) else { return 0 };
+        let names = entries.map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().starts_with(&format!("link_{ifname}"))).count()
     }
 

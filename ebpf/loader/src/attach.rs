@@ -140,8 +140,23 @@ fn attach(pins: &Path, ifname: &str, ifindex: u32, place: Place) -> Result<(), L
         // Left of an interface that is gone, or of another program at this place.
         remove_pin(&pin)?;
     }
-    let link = sys::create_tcx_link(program.as_fd(), ifindex, place.hook()).map_err(failed("attach"))?;
+    let link = match sys::create_tcx_link(program.as_fd(), ifindex, place.hook()) {
+        // The program runs there by a link that somebody still holds but whose pin is gone: that one is pinned again.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            lost_link(program.as_fd(), ifindex, place.hook()).map_err(failed("look for"))?.ok_or(error)
+        }
+        result => result,
+    };
+    let link = link.map_err(failed("attach"))?;
     sys::pin(link.as_fd(), &pin).map_err(pin_failed("pin", &pin))
+}
+
+/// The link by which a program runs at a hook.
+fn lost_link(program: BorrowedFd<'_>, ifindex: u32, hook: TcxHook) -> io::Result<Option<OwnedFd>> {
+    let (wanted, _) = sys::program_info(program)?;
+    let attached = sys::query_tcx(ifindex, hook)?;
+    let link = attached.into_iter().find(|(program, link)| *program == wanted && *link != 0);
+    link.map(|(_, link)| sys::link_by_id(link)).transpose()
 }
 
 /// Whether the link is attached to this interface of this namespace: the index alone could be another namespace's.
@@ -207,6 +222,11 @@ pub(crate) fn update_links<'a>(
         }
     }
     Ok(())
+}
+
+/// Whether a program is pinned.
+pub(crate) fn has_program_pin(pins: &Path, name: &str) -> bool {
+    program_pin(pins, name).exists()
 }
 
 fn program_pin(pins: &Path, name: &str) -> PathBuf {

@@ -36,6 +36,8 @@ pub struct Datapath {
     pub settings: SettingsMap,
     events: OwnedFd,
     programs: Vec<LoadedProgram>,
+    /// Every map, to be pinned again if somebody takes the pins away.
+    maps: Vec<(&'static str, OwnedFd)>,
     pins: Option<PathBuf>,
 }
 
@@ -83,6 +85,8 @@ impl Datapath {
 
     fn new(loaded: Loaded, pins: Option<PathBuf>) -> Result<Self, LoaderError> {
         let Loaded { maps, programs } = loaded;
+        let kept = maps.iter().map(|(name, fd)| Ok((*name, sys::duplicate(fd)?))).collect::<io::Result<_>>();
+        let kept = kept.map_err(|source| LoaderError::Map { operation: "keep", map: "all", source })?;
         let mut maps = Maps(maps);
         Ok(Self {
             endpoints: Endpoints::new(
@@ -111,8 +115,38 @@ impl Datapath {
             settings: SettingsMap::new(maps.take(map_name::CONFIG)?),
             events: maps.take(map_name::EVENTS)?,
             programs,
+            maps: kept,
             pins,
         })
+    }
+
+    /// Pins again what is not pinned any more: maps and programs. Returns how many pins were missing. Links are not
+    /// held here; without their pins they are gone, and [`attach::attach_container`] makes new ones.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or a pin not be made.
+    pub fn pin_again(&self) -> Result<usize, LoaderError> {
+        let Some(pins) = &self.pins else { return Ok(0) };
+        let failed = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| LoaderError::Pin { operation, path, source }
+        };
+        std::fs::create_dir_all(pins).map_err(failed("make the directory", pins))?;
+        let mut missing = 0;
+        for (name, fd) in &self.maps {
+            let path = pins.join(name);
+            if !path.exists() {
+                missing += 1;
+                sys::pin(fd.as_fd(), &path).map_err(failed("pin", &path))?;
+            }
+        }
+        for program in &self.programs {
+            if !attach::has_program_pin(pins, program.name) {
+                missing += 1;
+                attach::replace_program_pin(pins, program.name, program.fd.as_fd())?;
+            }
+        }
+        Ok(missing)
     }
 
     /// Where everything is pinned, if it is.

@@ -34,6 +34,7 @@ const MAP_LOOKUP_BATCH: u32 = 24;
 const MAP_UPDATE_BATCH: u32 = 26;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
+const LINK_GET_FD_BY_ID: u32 = 30;
 const LINK_DETACH: u32 = 34;
 
 const MAP_TYPE_HASH: u32 = 1;
@@ -315,6 +316,11 @@ pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
 /// Opens the program with this id.
 pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     bpf(PROG_GET_FD_BY_ID, &mut ById { id, next_id: 0, open_flags: 0 }).map(owned)
+}
+
+/// Opens the link with this id.
+pub(crate) fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf(LINK_GET_FD_BY_ID, &mut ById { id, next_id: 0, open_flags: 0 }).map(owned)
 }
 
 #[repr(C)]
