@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use aya::maps::{Map, MapData};
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use sluice_ebpf_common::{map_name, program_name};
 
@@ -121,7 +121,7 @@ pub(crate) fn program(object: &mut Ebpf, name: &'static str) -> Result<LoadedPro
     let failed = |error| LoaderError::Program { program: name, source: Box::new(error) };
     let program = object.program_mut(name).ok_or(LoaderError::Missing { kind: "program", name })?;
     let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
-    program.load().map_err(failed)?;
+    load_uninterrupted(program).map_err(failed)?;
     let info = program.info().map_err(failed)?;
     let fd = sys::duplicate(&program.fd().map_err(failed)?.as_fd()).map_err(|source| LoaderError::Map {
         operation: "keep",
@@ -129,6 +129,22 @@ pub(crate) fn program(object: &mut Ebpf, name: &'static str) -> Result<LoadedPro
         source,
     })?;
     Ok(LoadedProgram { name, fd, verified_instructions: info.verified_instruction_count().unwrap_or(0) })
+}
+
+/// How often a program is verified anew after a signal came in between.
+const INTERRUPTIONS_MAX: usize = 32;
+
+/// Loads a program. The verifier gives up with `EAGAIN` as soon as a signal is pending, which says nothing about the
+/// program.
+fn load_uninterrupted(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    for _ in 0..INTERRUPTIONS_MAX {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+    program.load()
 }
 
 pub(crate) fn map(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoaderError> {

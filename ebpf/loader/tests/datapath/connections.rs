@@ -551,6 +551,19 @@ fn nothing_passes_before_there_is_policy() {
     }
 }
 
+/// The address leads to an endpoint that has another one by now: neither delivered to it, nor taken for it.
+#[test]
+fn an_ipcache_that_is_older_than_its_endpoint() {
+    for family in FAMILIES {
+        let mut lab = Lab::open();
+        let (a, b) = ends(family);
+        lab.address(b.0, BOB.identity, CAROL.id, IpcacheFlags::default());
+        lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE)).dropped_from(&ALICE, DropReason::EndpointNotReady);
+        let packet = tcp(b, a, SYN).brought_to(&ALICE);
+        lab.receive(&ALICE, &packet, From::Pod(&CAROL)).dropped_to(&ALICE, DropReason::InvalidSourceIp);
+    }
+}
+
 #[test]
 fn a_known_connection_stops_when_an_end_is_not_ready() {
     for family in FAMILIES {
@@ -662,6 +675,8 @@ fn verdicts_of_new_connections_are_told_if_wanted() {
 
 #[test]
 fn reports_are_limited_and_the_loss_is_known() {
+    // Limits are per CPU.
+    stay_on_this_cpu();
     let mut lab = Lab::open();
     lab.policy(&ALICE, &table([]));
     lab.change_settings(|settings| settings.events_per_second = 3);

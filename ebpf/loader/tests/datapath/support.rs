@@ -109,6 +109,16 @@ pub(crate) struct Lab {
     infos: BTreeMap<u16, EndpointInfo>,
 }
 
+/// Keeps the calling thread on one CPU.
+pub(crate) fn stay_on_this_cpu() {
+    // SAFETY: a set of our own, of the size that is told.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(usize::try_from(libc::sched_getcpu()).unwrap(), &mut set);
+        assert_eq!(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set), 0);
+    }
+}
+
 static REVISION: AtomicU32 = AtomicU32::new(1);
 
 pub(crate) fn next_revision() -> u32 {

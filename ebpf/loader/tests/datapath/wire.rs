@@ -219,6 +219,66 @@ fn traffic_between_pods_and_with_the_node() {
     assert!(count(&BOB, Direction::Ingress, Some(DropReason::PolicyDenied)) >= 4);
 }
 
+/// Sends a frame from inside the pod as it is.
+fn send_raw(pod: &Pod, frame: Vec<u8>) {
+    let sent = inside(pod, move || {
+        let index = attach::ifindex("eth0").unwrap();
+        // SAFETY: a socket of our own; address and frame outlive the call.
+        unsafe {
+            let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+            let mut address: libc::sockaddr_ll = std::mem::zeroed();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_ifindex = i32::try_from(index).unwrap();
+            let sent = libc::sendto(
+                socket,
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                std::ptr::from_ref(&address).cast(),
+                size_of::<libc::sockaddr_ll>() as u32,
+            );
+            assert_eq!(libc::close(socket), 0);
+            usize::try_from(sent).is_ok_and(|sent| sent == frame.len())
+        }
+    });
+    assert!(sent.join().unwrap(), "{}", std::io::Error::last_os_error());
+}
+
+/// What a pod with raw sockets puts on the wire, as the kernel really hands it to the program: tags are taken off the
+/// frame before.
+#[test]
+fn forged_frames_are_dropped_and_counted() {
+    use crate::support::packet::{ACK, Ip, frame, tcp};
+    let node = Node::new();
+    node.pod(&ALICE, &allow_all());
+    node.pod(&BOB, &allow_all());
+    let packet = tcp((ALICE.ip(4), 40_000), (BOB.ip(4), 80), ACK);
+    let tagged = |ethertype: u16| {
+        let mut body = vec![0, 5, 0x08, 0x00];
+        body.extend(packet.bytes());
+        frame(ALICE.mac, ALICE.host_mac, ethertype, &body)
+    };
+    let mut other_mac = packet.sent_by(&ALICE);
+    other_mac[6..12].copy_from_slice(&BOB.mac);
+    let as_bob = Ip { source: BOB.ip(4), ..packet.clone() };
+    for (name, frame, reason) in [
+        ("VLAN", tagged(0x8100), DropReason::VlanFiltered),
+        ("service VLAN", tagged(0x88a8), DropReason::VlanFiltered),
+        ("unknown", frame(ALICE.mac, ALICE.host_mac, 0x88b5, &[0; 50]), DropReason::UnsupportedL2Protocol),
+        ("MAC", other_mac, DropReason::InvalidSourceMac),
+        ("address", as_bob.sent_by(&ALICE), DropReason::InvalidSourceIp),
+    ] {
+        let dropped = || {
+            let endpoint = Some(ALICE.endpoint());
+            node.datapath.counters.read(endpoint, Direction::Egress, Some(reason)).unwrap().packets
+        };
+        let before = dropped();
+        send_raw(&ALICE, frame);
+        assert_eq!(dropped(), before + 1, "{name}");
+    }
+}
+
 #[test]
 fn attaching_is_idempotent_and_checked() {
     let node = Node::new();
