@@ -197,6 +197,11 @@ mod endpoints {
         let file = rig.path("state/delete-queue/web_eth0.json");
         fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
         fs::write(rig.path("state/delete-queue/bad.json"), "{").unwrap();
+        for nth in 0..1000 {
+            let record = DeleteRecord { container_id: format!("old-{nth}"), ..record.clone() };
+            let file = rig.path(&format!("state/delete-queue/old-{nth}_eth0.json"));
+            fs::write(file, serde_json::to_vec(&record).unwrap()).unwrap();
+        }
         rig.start_again();
         until("the record is gone", || !file.exists() && !rig.path("state/delete-queue/bad.json").exists());
         assert_eq!(rig.fetch::<Vec<Endpoint>>(path::ENDPOINTS), []);

@@ -121,14 +121,17 @@ impl Agent {
         receiver.await.map_err(|_closed| stopped())?
     }
 
-    /// Asks the state from a thread without runtime.
+    /// Asks the state from a thread without runtime. The answer is what the returned function waits for.
     ///
     /// # Errors
-    /// It refuses, or has stopped.
-    pub(crate) fn ask_blocking(&self, request: Request) -> Result<Answer, Refusal> {
+    /// It has stopped; the function's: it refuses, or has stopped.
+    pub(crate) fn begin(
+        &self,
+        request: Request,
+    ) -> Result<impl FnOnce() -> Result<Answer, Refusal> + use<>, Refusal> {
         let (ticket, receiver) = self.tickets.issue();
         self.events.blocking_send(Event::Request(request, ticket)).map_err(|_closed| stopped())?;
-        receiver.blocking_recv().map_err(|_closed| stopped())?
+        Ok(move || receiver.blocking_recv().map_err(|_closed| stopped())?)
     }
 
     /// Asks the source.

@@ -19,6 +19,8 @@ pub(super) struct Done {
     pub(super) results: Vec<String>,
     /// Files that were written.
     pub(super) written: Vec<PathBuf>,
+    /// Files that were removed.
+    pub(super) removed: Vec<PathBuf>,
 }
 
 /// Checks all documents, then writes each policy to its file. Nothing is written if anything is refused.
@@ -99,7 +101,8 @@ pub(super) fn delete(catalog: &Catalog, directory: &Path, reference: &PolicyRef)
         return Err(Refusal::new(RefusalCode::NotFound, format!("there is no policy {reference}")));
     }
     store::remove_file(&path).map_err(|error| internal(&error))?;
-    Ok(Done { results: vec![format!("{} deleted", full_name(reference))], written: Vec::new() })
+    let results = vec![format!("{} deleted", full_name(reference))];
+    Ok(Done { results, written: Vec::new(), removed: vec![path] })
 }
 
 fn internal(error: &(dyn std::error::Error + 'static)) -> Refusal {

@@ -123,12 +123,18 @@ pub(super) struct Settling {
     /// Files that are not there any more, and since when.
     missing: BTreeMap<FileId, Instant>,
     closed: BTreeSet<PathBuf>,
+    removed: BTreeSet<PathBuf>,
 }
 
 impl Settling {
     /// A writer closed the file, or it was moved here: it is complete.
     pub(super) fn closed(&mut self, path: PathBuf) {
         self.closed.insert(path);
+    }
+
+    /// The file was removed on purpose: nothing takes its place.
+    pub(super) fn removed(&mut self, path: PathBuf) {
+        self.removed.insert(path);
     }
 
     /// The file is known from before the start.
@@ -170,10 +176,15 @@ impl Settling {
         for file in self.read.keys().filter(|file| is_missing(file)) {
             self.missing.entry(file.clone()).or_insert(now);
         }
-        // One that was renamed is missing before its new name is read: wait for what is still to be read.
-        let is_gone = |since: Instant| self.seen.is_empty() || now.duration_since(since) > SETTLE;
-        let gone: Vec<FileId> =
-            self.missing.iter().filter(|(_, since)| is_gone(**since)).map(|(file, _)| file.clone()).collect();
+        // One that is replaced or renamed is missing for a moment. Its objects must not be gone in between.
+        let is_gone = |file: &FileId, since: Instant| {
+            let was_gone_before_the_start = self.read.get(file) == Some(&None);
+            let is_late = now.duration_since(since) >= SETTLE;
+            was_gone_before_the_start || is_late || self.removed.contains(&file.path)
+        };
+        let missing = self.missing.iter().filter(|(file, since)| is_gone(file, **since));
+        let gone: Vec<FileId> = missing.map(|(file, _)| file.clone()).collect();
+        self.removed.clear();
         for file in &gone {
             self.read.remove(file);
             self.missing.remove(file);

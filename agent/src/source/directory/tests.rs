@@ -112,6 +112,21 @@ fn create_change_delete_rename() {
 }
 
 #[test]
+fn a_file_that_is_replaced_is_never_gone() {
+    let mut rig = Rig::new();
+    rig.write("a.yaml", &namespace("a", "x"));
+    rig.look();
+    fs::remove_file(rig.path("a.yaml")).unwrap();
+    assert_eq!(rig.look_now(), SourceChanges::default(), "it may be on its way");
+    rig.now += scan::SETTLE / 2;
+    rig.write("a.yaml", &namespace("a", "y"));
+    assert_eq!(rig.look_now(), SourceChanges::default());
+    rig.now += scan::SETTLE;
+    let changes = rig.look_now();
+    assert_eq!((keys(&changes), removed(&changes)), (vec!["namespace/a".to_owned()], vec![]));
+}
+
+#[test]
 fn a_file_that_is_being_written_is_left_alone() {
     let mut rig = Rig::new();
     rig.write("a.yaml", "apiVersion: v1\nkind: Namespace\nmetad");

@@ -168,6 +168,9 @@ impl Worker {
             for path in done.written {
                 self.settling.closed(path);
             }
+            for path in done.removed {
+                self.settling.removed(path);
+            }
             PolicyApplied { results: done.results, revision: 0 }
         });
         Some((ticket, result))
