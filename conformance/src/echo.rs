@@ -6,17 +6,21 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto};
 
+use crate::clock;
 use crate::netns::Netns;
 use crate::probe::Protocol;
 use crate::wire::{Sctp, after_ipv4_header};
 
 /// Length of a message on a stream, and the least of a datagram: the token, the asker as the server saw it, filling.
 pub const MESSAGE_LEN: usize = 32;
+/// Room for datagrams that this process is too busy to read at once.
+pub(crate) const RECEIVE_BUFFER_LEN: usize = 4 << 20;
 /// Largest datagram.
 const DATAGRAM_LEN_MAX: usize = 65_535;
 
@@ -116,14 +120,14 @@ fn open_all(addresses: &[IpAddr], ports: &BTreeSet<(Protocol, u16)>) -> Result<V
             let place = SocketAddr::new(*address, *port);
             match protocol {
                 Protocol::Tcp => {
-                    let socket =
-                        TcpListener::bind(place).with_context(|| format!("listening on {place}/TCP"))?;
+                    let socket = bind(place, || TcpListener::bind(place))?;
                     socket.set_nonblocking(true)?;
                     sockets.push(Socket::Listener(socket));
                 }
                 Protocol::Udp => {
-                    let socket =
-                        UdpSocket::bind(place).with_context(|| format!("listening on {place}/UDP"))?;
+                    let socket = bind(place, || UdpSocket::bind(place))?;
+                    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_LEN)
+                        .context("enlarging a receive buffer")?;
                     socket.set_nonblocking(true)?;
                     sockets.push(Socket::Udp(socket));
                 }
@@ -141,6 +145,16 @@ fn open_all(addresses: &[IpAddr], ports: &BTreeSet<(Protocol, u16)>) -> Result<V
         }
     }
     Ok(sockets)
+}
+
+/// Binds a server's socket. A process that is being started elsewhere holds copies of all descriptors for a moment,
+/// those of the servers before this one included.
+fn bind<T>(place: SocketAddr, bind: impl Fn() -> std::io::Result<T>) -> Result<T> {
+    let bound = clock::wait_for("the port", Duration::from_secs(5), || match bind() {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(error.to_string()),
+        result => Ok(result),
+    })?;
+    bound.with_context(|| format!("listening on {place}"))
 }
 
 /// A raw socket of the family of `address`, not blocking.

@@ -1,5 +1,6 @@
 //! Traffic that never pauses: numbered datagrams, so that not one lost or leaked goes unnoticed.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,22 +10,22 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::clock;
-use crate::echo::{MESSAGE_LEN, message};
+use crate::echo::{MESSAGE_LEN, RECEIVE_BUFFER_LEN, message, read_message};
 use crate::netns::Netns;
 use crate::probe::new_token;
 
 /// How many datagrams one socket sends before a new one, with a new connection entry, takes over.
 const DATAGRAMS_PER_SOCKET: usize = 25;
 /// How long answers are waited for after the last datagram.
-const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// What came of a stream.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
     /// The tokens of all datagrams.
     pub tokens: Vec<u64>,
-    /// How many were answered.
-    pub answered: usize,
+    /// Those of them that were answered.
+    pub answered: BTreeSet<u64>,
 }
 
 /// Datagrams from one namespace to one target, one every `interval`, until stopped.
@@ -73,41 +74,40 @@ impl Drop for Stream {
 }
 
 fn send(target: SocketAddr, interval: Duration, stop: &AtomicBool) -> Result<Sent> {
-    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let mut sent = Sent::default();
     let mut sockets: Vec<UdpSocket> = Vec::new();
-    let mut next = clock::now();
     while !stop.load(Ordering::Relaxed) {
-        if sent.tokens.len() % DATAGRAMS_PER_SOCKET == 0 {
-            let socket = UdpSocket::bind(any).context("opening a socket")?;
-            socket.connect(target).with_context(|| format!("connecting to {target}"))?;
-            socket.set_nonblocking(true)?;
-            sockets.push(socket);
-            if sockets.len() > 8 {
-                sockets.remove(0);
-            }
+        if sent.tokens.len().is_multiple_of(DATAGRAMS_PER_SOCKET) {
+            sockets.push(socket_to(target)?);
         }
         let token = new_token();
         if let Some(socket) = sockets.last() {
             socket.send(&message(token, MESSAGE_LEN)).with_context(|| format!("sending to {target}"))?;
         }
         sent.tokens.push(token);
-        next += interval;
-        loop {
+        // Never faster than the interval, also after a pause of the machine: bursts would fill queues.
+        let next = clock::now() + interval;
+        while clock::now() < next {
             hear(&sockets, &mut sent);
-            let left = next.saturating_duration_since(clock::now());
-            if left.is_zero() {
-                break;
-            }
-            std::thread::sleep(left.min(Duration::from_millis(1)));
+            std::thread::sleep(Duration::from_micros(500));
         }
     }
     let deadline = clock::now() + DRAIN;
-    while clock::now() < deadline && sent.answered < sent.tokens.len() {
+    while clock::now() < deadline && sent.answered.len() < sent.tokens.len() {
         hear(&sockets, &mut sent);
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(sent)
+}
+
+fn socket_to(target: SocketAddr) -> Result<UdpSocket> {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).context("opening a socket")?;
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_LEN)
+        .context("enlarging a receive buffer")?;
+    socket.connect(target).with_context(|| format!("connecting to {target}"))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// Reads what has come.
@@ -115,7 +115,7 @@ fn hear(sockets: &[UdpSocket], sent: &mut Sent) {
     let mut buffer = [0; MESSAGE_LEN];
     for socket in sockets {
         while socket.recv(&mut buffer).is_ok() {
-            sent.answered += 1;
+            sent.answered.extend(read_message(&buffer).map(|(token, _)| token));
         }
     }
 }

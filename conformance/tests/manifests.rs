@@ -130,6 +130,43 @@ mod tests {
         assert!(is_answered(&node, "shop/backend", "shop/late"));
     }
 
+    /// Whether the pod's own system takes packets for this address: it has a route of type "local" (IPv4 has it at
+    /// once; IPv6 only some time after the interface came up).
+    fn is_usable(node: &Node, pod: &str, address: &IpAddr) -> bool {
+        const RTF_LOCAL: u32 = 0x8000_0000;
+        let IpAddr::V6(address) = address else { return true };
+        let hex: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+        let table = node
+            .pod(pod)
+            .unwrap()
+            .netns
+            .run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/ipv6_route")?))
+            .unwrap();
+        table.lines().filter(|line| line.starts_with(&hex)).any(|line| {
+            let flags = line.split_whitespace().nth(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+            flags.is_some_and(|flags| flags & RTF_LOCAL != 0)
+        })
+    }
+
+    #[test]
+    fn an_address_works_when_add_returns() {
+        let mut node = node_with(&[]);
+        let mut late = Vec::new();
+        for round in 0..6 {
+            let names: Vec<String> = (0..8).map(|nth| format!("shop/pod{round}x{nth}")).collect();
+            for name in &names {
+                node.write_pod(name, &spec("pod")).unwrap();
+            }
+            node.add_pods(names.iter().map(String::as_str)).unwrap();
+            for name in &names {
+                let addresses = node.pod(name).unwrap().addresses.clone();
+                late.extend(addresses.into_iter().filter(|address| !is_usable(&node, name, address)));
+            }
+            node.remove_pods(&names).unwrap();
+        }
+        assert!(late.is_empty(), "ADD returned, but the pods did not take packets yet for {late:?}");
+    }
+
     #[test]
     fn many_pods_at_once_get_addresses_of_their_own() {
         let names: Vec<String> = (0..24).map(|nth| format!("shop/pod{nth}")).collect();
