@@ -27,6 +27,9 @@ pub(crate) enum Error {
     /// A key that means nothing here, so that its author would be disappointed.
     #[error("unsupported field in the network configuration: {key}: {value}")]
     UnsupportedField { key: String, value: String },
+    /// The kernel has an address and does not take packets to it.
+    #[error("the container does not take packets to its address {0}")]
+    AddressUnusable(std::net::IpAddr),
     /// The container's namespace is gone.
     #[error("the container is not there")]
     ContainerMissing(#[source] NetnsError),
@@ -161,7 +164,7 @@ impl Error {
             Self::InterfaceTaken(_) => 103,
             Self::HostInterfaceTaken { .. } => 104,
             Self::AlreadyAdded { .. } => 105,
-            Self::Network(_) | Self::Namespace(_) | Self::Setting(_) => 106,
+            Self::Network(_) | Self::Namespace(_) | Self::Setting(_) | Self::AddressUnusable(_) => 106,
             Self::Programs { .. } => 107,
             Self::IpamRun { .. } => 108,
             Self::IpamFailed { code, .. } => *code,

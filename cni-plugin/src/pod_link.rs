@@ -1,6 +1,7 @@
 //! The container's end of the veth, and the namespace it is in.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use sluice_netlink::{Link, MacAddr, Netlink, Netns, NetnsError, Route, sysctl};
 
@@ -9,6 +10,11 @@ use crate::error::Error;
 
 /// Kernel settings of the container's interface: nobody but us configures it, and its address is usable at once.
 const SETTINGS6: &[(&str, &str)] = &[("accept_ra", "0"), ("accept_dad", "0")];
+
+/// How often it is asked whether an address is in use, and how long after the last time: two seconds in all, of which
+/// some milliseconds are needed.
+const LOCAL_ATTEMPTS_MAX: u32 = 2_000;
+const LOCAL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Opens the container's namespace, which must not be the node's own.
 pub(crate) fn open_netns(path: &std::path::Path) -> Result<Netns, Error> {
@@ -46,8 +52,23 @@ pub(crate) fn set_up(
             netlink.set_neighbour(link.index, gateway, host_mac)?;
             netlink.add_route(&Route::default_via(gateway, link.index))?;
         }
+        for PodAddress { ip, .. } in addresses.each() {
+            wait_until_local(&mut netlink, ip)?;
+        }
         Ok(link)
     })?
+}
+
+/// Until then the container drops what is sent to the address, and whoever was told that ADD is done sees a pod that
+/// does not answer.
+fn wait_until_local(netlink: &mut Netlink, ip: IpAddr) -> Result<(), Error> {
+    for _ in 0..LOCAL_ATTEMPTS_MAX {
+        if netlink.is_local(ip)? {
+            return Ok(());
+        }
+        std::thread::sleep(LOCAL_INTERVAL);
+    }
+    Err(Error::AddressUnusable(ip))
 }
 
 /// The node's end of the container's veth `ifname`, and the container's end. For veths that another plugin made.

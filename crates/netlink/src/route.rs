@@ -9,6 +9,7 @@ use netlink_packet_route::route::{
     RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 
 use crate::socket::Task;
 use crate::{Error, Netlink};
@@ -88,6 +89,27 @@ impl Netlink {
             }
         }
         Ok(links)
+    }
+
+    /// Whether this namespace takes packets to `address` for its own. An address that was just added need not be:
+    /// the kernel makes the local route of an IPv6 address some time after it has acknowledged the address.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn is_local(&mut self, address: IpAddr) -> Result<bool, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family =
+            if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.header.destination_prefix_length = IpNet::from(address).prefix_len();
+        message.attributes.push(RouteAttribute::Destination(address.into()));
+        let task = Task { operation: "look up the route to", object: &address };
+        match self.request(task, RouteNetlinkMessage::GetRoute(message), 0) {
+            Ok(answers) => Ok(answers.iter().any(|answer| {
+                matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
+            })),
+            Err(error) if error.is_not_found() || error.errno() == Some(Errno::NETUNREACH) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds a route.

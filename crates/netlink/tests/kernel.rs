@@ -45,6 +45,28 @@ mod tests {
     }
 
     #[test]
+    fn which_addresses_are_local() {
+        let lab = Lab::new();
+        let mut netlink = lab.netlink();
+        let loopback = netlink.link("lo").unwrap();
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            assert!(!netlink.is_local(ip(address)).unwrap(), "{address} before it is there");
+        }
+        netlink.set_up(loopback.index).unwrap();
+        netlink.add_address(loopback.index, net("192.0.2.1/32")).unwrap();
+        netlink.add_address(loopback.index, net("2001:db8::1/128")).unwrap();
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let found = (0..200).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                netlink.is_local(ip(address)).unwrap()
+            });
+            assert!(found, "{address}");
+        }
+        assert!(!netlink.is_local(ip("192.0.2.2")).unwrap());
+        assert!(!netlink.is_local(ip("2001:db8::2")).unwrap());
+    }
+
+    #[test]
     fn veth_across_namespaces() {
         let (host, pod) = (Lab::new(), Lab::new());
         let (mut host_netlink, mut pod_netlink) = (host.netlink(), pod.netlink());
