@@ -131,6 +131,7 @@ fn policy_row(endpoint: EndpointId, key: &Key, entry: &Entry, names: &Names) -> 
         EntryVerdict::Allow => ("Allow", 0),
         EntryVerdict::Deny => ("Deny", 0),
         EntryVerdict::Redirect(port) => ("Redirect", port.0),
+        EntryVerdict::Pass => ("Pass", 0),
     };
     PolicyMapEntry {
         endpoint,

@@ -324,7 +324,8 @@ pub(super) fn compare(before: &MapState, after: &MapState, unused: impl Fn(Ident
     if std::ptr::eq(before, after) {
         return Difference::None;
     }
-    if before.audit_ingress != after.audit_ingress || before.audit_egress != after.audit_egress {
+    let audit = |state: &MapState| (state.audit_ingress, state.audit_egress);
+    if audit(before) != audit(after) || before.admin != after.admin {
         return Difference::Whole;
     }
     let mut peers: HashMap<Identity, bool> = HashMap::new();

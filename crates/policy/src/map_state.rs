@@ -74,6 +74,8 @@ pub enum EntryVerdict {
     Deny,
     /// Hand it to the proxy that listens on this port.
     Redirect(ProxyPort),
+    /// Only in the admin plane: the other entries decide.
+    Pass,
 }
 
 /// One entry of the table.
@@ -94,6 +96,10 @@ pub struct Entry {
 pub struct MapState {
     /// Sorted, so that two tables can be compared and merged in one pass.
     pub entries: BTreeMap<Key, Entry>,
+    /// The admin plane: what the cluster's administrators decide before everybody else. It is asked first; where it
+    /// says nothing, or [`EntryVerdict::Pass`], `entries` decide. A plane of its own, because a pass at one key must
+    /// not hide what others say at the same key.
+    pub admin: BTreeMap<Key, Entry>,
     /// What ingress denies is reported and passes.
     pub audit_ingress: bool,
     /// What egress denies is reported and passes.
@@ -176,8 +182,8 @@ pub struct Decision {
 impl MapState {
     /// Decides about one packet. Total: what no entry allows is denied.
     ///
-    /// Of all entries that match, the highest precedence decides; between equals the narrower port block, then the
-    /// entry that names the peer, is the one reported. A fragment without its port is denied as soon as this
+    /// Of all entries of a plane that match, the highest precedence decides; between equals the narrower port block,
+    /// then the entry that names the peer, is the one reported. A fragment without its port is denied as soon as this
     /// direction looks at ports anywhere, as the kernel does, which cannot know whether that entry would match.
     #[must_use]
     pub fn decide(&self, query: &Query) -> Decision {
@@ -190,15 +196,18 @@ impl MapState {
             }
             None => 0,
         };
-        let found = candidates(query.direction, query.peer, query.protocol, port)
-            .filter_map(|key| self.entries.get(&key).map(|entry| (key, entry)))
-            .reduce(|best, next| if next.1.precedence > best.1.precedence { next } else { best });
+        let found = [&self.admin, &self.entries]
+            .into_iter()
+            .filter_map(|plane| strongest(plane, query, port))
+            .find(|(_, entry)| entry.verdict != EntryVerdict::Pass);
         match found {
             Some((key, entry)) => Decision {
                 verdict: match entry.verdict {
                     EntryVerdict::Allow => Verdict::Allow,
                     EntryVerdict::Redirect(port) => Verdict::Redirect(port),
                     EntryVerdict::Deny => self.denial(query.direction, DropReason::PolicyDeny, entry.audit),
+                    // Not found: passes were left out. Closed all the same.
+                    EntryVerdict::Pass => self.denial(query.direction, DropReason::PolicyDenied, false),
                 },
                 rule: entry.rule,
                 match_type: MatchType::of(&key),
@@ -225,12 +234,23 @@ impl MapState {
     }
 
     fn looks_at_ports(&self, direction: Direction) -> bool {
-        self.entries.keys().any(|key| key.direction == direction && matches!(key.l4, L4Match::Port { .. }))
+        let mut keys = self.admin.keys().chain(self.entries.keys());
+        keys.any(|key| key.direction == direction && matches!(key.l4, L4Match::Port { .. }))
     }
 }
 
+/// The entry of one plane that decides: the highest precedence, of equals the narrowest.
+fn strongest(plane: &BTreeMap<Key, Entry>, query: &Query, port: u16) -> Option<(Key, Entry)> {
+    if plane.is_empty() {
+        return None;
+    }
+    candidates(query.direction, query.peer, query.protocol, port)
+        .filter_map(|key| plane.get(&key).map(|entry| (key, *entry)))
+        .reduce(|best, next| if next.1.precedence > best.1.precedence { next } else { best })
+}
+
 /// Every key under which an entry for this packet can stand, the narrowest first.
-fn candidates(
+pub(crate) fn candidates(
     direction: Direction,
     peer: Identity,
     protocol: Protocol,

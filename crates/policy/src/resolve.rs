@@ -94,6 +94,7 @@ impl<'a> Resolver<'a> {
         let [ingress, egress] = Direction::ALL.map(|direction| self.direction_state(direction));
         let map_state = MapState {
             entries,
+            admin: Entries::new(),
             audit_ingress: ingress.audit && ingress.enforced,
             audit_egress: egress.audit && egress.enforced,
         };

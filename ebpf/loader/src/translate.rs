@@ -33,6 +33,8 @@ pub(crate) fn entry(entry: &Entry) -> PolicyEntry {
         EntryVerdict::Allow => (EntryFlags::default(), [0; 2]),
         EntryVerdict::Deny => (EntryFlags::DENY, [0; 2]),
         EntryVerdict::Redirect(port) => (EntryFlags::REDIRECT, port.0.to_be_bytes()),
+        // The kernel has no admin plane yet, and policies that need one are refused. Closed if one came all the same.
+        EntryVerdict::Pass => (EntryFlags::DENY, [0; 2]),
     };
     PolicyEntry {
         precedence: entry.precedence,
@@ -159,7 +161,7 @@ mod tests {
                 .map(|(direction, peer, l4, entry)| (Key { direction, peer, l4 }, entry))
                 .collect(),
             audit_ingress: true,
-            audit_egress: false,
+            ..MapState::default()
         }
     }
 

@@ -101,3 +101,34 @@ fn audit_reports_and_passes() {
     let state = table(&[(Some(PEER), L4Match::Any, one)]);
     assert_eq!(state.decide(&ask(PEER, Protocol::Tcp, 1)).verdict, Verdict::Audit(DropReason::PolicyDeny));
 }
+
+#[test]
+fn the_admin_plane_comes_first_and_may_pass() {
+    let key = |peer, l4| Key { direction: Direction::Ingress, peer, l4 };
+    let plane = |rows: &[(Key, Entry)]| rows.iter().copied().collect();
+    let pass = entry(9, EntryVerdict::Pass, 1);
+    let deny = entry(8, EntryVerdict::Deny, 2);
+    let state = MapState {
+        admin: plane(&[
+            (key(Some(PEER), TCP_80), pass),
+            (key(None, L4Match::Protocol(Protocol::Tcp)), deny),
+            (key(Some(OTHER), L4Match::Any), entry(7, EntryVerdict::Allow, 3)),
+        ]),
+        entries: plane(&[
+            (key(Some(PEER), TCP_80), entry(1, EntryVerdict::Allow, 4)),
+            (key(Some(OTHER), L4Match::Any), entry(2, EntryVerdict::Deny, 5)),
+        ]),
+        ..MapState::default()
+    };
+    let cases = [
+        ("a pass hides what comes after it in its plane", PEER, Protocol::Tcp, 80, Verdict::Allow, 4),
+        ("no pass for this port", PEER, Protocol::Tcp, 81, Verdict::Deny(DropReason::PolicyDeny), 2),
+        ("nothing in either plane", PEER, Protocol::Udp, 80, Verdict::Deny(DropReason::PolicyDenied), 0),
+        ("admins allow what others deny", OTHER, Protocol::Udp, 53, Verdict::Allow, 3),
+        ("of admins the strongest", OTHER, Protocol::Tcp, 53, Verdict::Deny(DropReason::PolicyDeny), 2),
+    ];
+    for (name, peer, protocol, port, verdict, rule) in cases {
+        let decision = state.decide(&ask(peer, protocol, port));
+        assert_eq!((decision.verdict, decision.rule), (verdict, RuleId(rule)), "{name}");
+    }
+}

@@ -98,7 +98,7 @@ fn random_state(random: &mut Random) -> MapState {
         };
         // As the engine numbers them: within a rank deny over redirect over allow, so that equals agree.
         let within = match verdict {
-            EntryVerdict::Allow => 0,
+            EntryVerdict::Allow | EntryVerdict::Pass => 0,
             EntryVerdict::Redirect(_) => 1,
             EntryVerdict::Deny => 2,
         };

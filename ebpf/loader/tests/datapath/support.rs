@@ -425,7 +425,7 @@ pub(crate) fn deny(direction: Direction, peer: Option<Identity>, l4: L4Match, ru
 }
 
 pub(crate) fn table(rows: impl IntoIterator<Item = (Key, Entry)>) -> MapState {
-    MapState { entries: rows.into_iter().collect(), audit_ingress: false, audit_egress: false }
+    MapState { entries: rows.into_iter().collect(), ..MapState::default() }
 }
 
 /// What is not enforced: everything passes.
