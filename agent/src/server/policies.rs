@@ -45,6 +45,7 @@ fn reference(kind: &str, namespace: &str, name: &str) -> Result<PolicyRef, ApiEr
         "ciliumnetworkpolicy" | "cnp" => PolicyKind::Cnp,
         "ciliumclusterwidenetworkpolicy" | "ccnp" => PolicyKind::Ccnp,
         "networkpolicy" | "knp" | "netpol" => PolicyKind::Knp,
+        "clusternetworkpolicy" | "kcnp" => PolicyKind::Kcnp,
         _ => {
             let message = format!("{kind:?} is no kind of policy");
             return Err(Refusal::new(RefusalCode::Invalid, message).into());

@@ -134,7 +134,8 @@ impl State {
         let pod = endpoint.attachment.pod().and_then(|key| self.objects.pods.get(&key));
         let named_ports = pod.map(|pod| pod.ports.clone()).unwrap_or_default();
         let audit = endpoint.is_audit(self.settings.audit);
-        Some(Subject { identity, labels: endpoint.labels.clone(), named_ports, audit })
+        let services = Vec::new();
+        Some(Subject { identity, labels: endpoint.labels.clone(), named_ports, services, audit })
     }
 
     fn work(

@@ -290,5 +290,6 @@ pub(crate) const fn kind_of(kind: PolicyKind) -> &'static str {
         PolicyKind::Cnp => "CiliumNetworkPolicy",
         PolicyKind::Ccnp => "CiliumClusterwideNetworkPolicy",
         PolicyKind::Knp => "NetworkPolicy",
+        PolicyKind::Kcnp => "ClusterNetworkPolicy",
     }
 }

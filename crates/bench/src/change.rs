@@ -115,8 +115,13 @@ impl Node {
 
     fn enforce(&mut self, kind: u16) -> Result<std::sync::Arc<sluice_policy::EndpointPolicy>> {
         let identity = Identity::new(256 + u32::from(kind));
-        let subject =
-            Subject { identity, labels: subject_labels(kind), named_ports: Vec::new(), audit: false };
+        let subject = Subject {
+            identity,
+            labels: subject_labels(kind),
+            named_ports: Vec::new(),
+            services: Vec::new(),
+            audit: false,
+        };
         let state = self.repository.resolve(&subject);
         let endpoints: Vec<EndpointId> =
             (1..=ENDPOINTS).filter(|id| id % KINDS == kind).filter_map(EndpointId::new).collect();

@@ -1,5 +1,9 @@
 //! What the engine is told about its surroundings.
 
+use sluice_types::ProxyPort;
+
+use crate::l7::Parser;
+
 /// When an endpoint's traffic is judged.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Enforcement {
@@ -10,6 +14,32 @@ pub enum Enforcement {
     Always,
     /// Everything is open; rules are ignored.
     Never,
+}
+
+/// Where the proxies listen. What needs a proxy that is not there is refused.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Proxies {
+    /// HTTP and gRPC.
+    pub http: Option<ProxyPort>,
+    /// Kafka.
+    pub kafka: Option<ProxyPort>,
+    /// DNS; without it no name is ever learnt, so `toFQDNs` needs it too.
+    pub dns: Option<ProxyPort>,
+    /// Server names of TLS.
+    pub tls: Option<ProxyPort>,
+}
+
+impl Proxies {
+    /// Where the proxy that reads this protocol listens.
+    #[must_use]
+    pub const fn port(&self, parser: Parser) -> Option<ProxyPort> {
+        match parser {
+            Parser::Http => self.http,
+            Parser::Kafka => self.kafka,
+            Parser::Dns => self.dns,
+            Parser::Tls => self.tls,
+        }
+    }
 }
 
 /// Options that change verdicts. The defaults are those under Kubernetes.
@@ -27,6 +57,12 @@ pub struct Config {
     pub cidr_match_pods: bool,
     /// Accept rules with `nodeSelector`. Off until something enforces them.
     pub host_firewall: bool,
+    /// Accept `fromNodes` and `toNodes`: identities of nodes carry the nodes' labels.
+    pub node_selector_labels: bool,
+    /// Accept `ClusterNetworkPolicy`: the datapath has an admin plane.
+    pub admin_tiers: bool,
+    /// Where the proxies listen.
+    pub proxies: Proxies,
     /// The value of the cluster label of this cluster's pods.
     pub cluster_name: String,
 }
@@ -40,7 +76,25 @@ impl Default for Config {
             cidr_match_nodes: false,
             cidr_match_pods: false,
             host_firewall: false,
+            node_selector_labels: false,
+            admin_tiers: false,
+            proxies: Proxies::default(),
             cluster_name: "default".to_owned(),
+        }
+    }
+}
+
+impl Config {
+    /// With everything the language has, as tools use it that judge without a datapath.
+    #[must_use]
+    pub fn complete() -> Self {
+        let port = |number| Some(ProxyPort(number));
+        Self {
+            host_firewall: true,
+            node_selector_labels: true,
+            admin_tiers: true,
+            proxies: Proxies { http: port(1), kafka: port(2), dns: port(3), tls: port(4) },
+            ..Self::default()
         }
     }
 }

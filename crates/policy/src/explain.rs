@@ -1,42 +1,147 @@
-//! Why a packet passes or not, in the words of the policies.
+//! Why a packet or request passes or not, in the words of the policies.
+//!
+//! The verdict is the one of the endpoint's tables; what is added here is where it comes from, and, for a denial,
+//! which rules came nearest and on what they failed. Nothing is decided here.
+
+mod near;
 
 use std::fmt;
 
-use sluice_types::{Direction, Verdict};
+use sluice_types::{Direction, DropReason, RuleId, Verdict};
+
+pub use near::{NearMiss, Obstacle};
 
 use crate::{
+    l7::{Request, Secrets},
     map_state::{Decision, Query},
-    repository::{EndpointPolicy, Repository},
-    rule::{PolicyRef, RuleOrigin},
+    repository::{DirectionState, EndpointPolicy, Repository},
+    requests::RequestDecision,
+    rule::{PolicyRef, RuleOrigin, Subject, Tier},
 };
 
+/// A request that is asked about, with the secrets that rules compare headers with.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The request.
+    pub request: &'a Request<'a>,
+    /// What secrets hold.
+    pub secrets: &'a dyn Secrets,
+}
+
+impl fmt::Debug for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("request", self.request).finish_non_exhaustive()
+    }
+}
+
+/// What happens in the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It passes.
+    Allow,
+    /// The packet is dropped.
+    Deny(DropReason),
+    /// The request is refused by a proxy.
+    Refuse,
+    /// It passes, and is reported, because the endpoint is in audit mode. Without, it would be dropped or refused.
+    Audit,
+    /// A proxy decides, and no request was asked about.
+    Depends,
+}
+
 /// A decision with what it rests on.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// The direction that was asked about.
     pub direction: Direction,
-    /// The decision.
+    /// What happens.
+    pub outcome: Outcome,
+    /// The decision about the packet.
     pub decision: Decision,
+    /// The decision about the request, if there is one to take.
+    pub request: Option<RequestDecision>,
     /// The rule that decided, if one did.
     pub rule: Option<RuleOrigin>,
+    /// The tier of that rule.
+    pub tier: Option<Tier>,
+    /// Whether any policy decides about this direction.
+    pub enforced: bool,
     /// The policies because of which everything that no rule allows is denied.
     pub isolated_by: Vec<PolicyRef>,
+    /// For a denial: the rules that would have allowed it but for few obstacles, the nearest first.
+    pub nearest: Vec<NearMiss>,
+}
+
+impl EndpointPolicy {
+    /// How a direction is judged.
+    #[must_use]
+    pub const fn direction(&self, direction: Direction) -> &DirectionState {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+
+    /// Decides about a packet and, where a proxy sees it, the request in it.
+    #[must_use]
+    pub fn judge(
+        &self,
+        query: &Query,
+        asked: Option<Asked<'_>>,
+    ) -> (Outcome, Decision, Option<RequestDecision>) {
+        let decision = self.map_state.decide(query);
+        let request = match (decision.verdict, asked) {
+            (Verdict::Redirect(_), Some(asked)) => {
+                Some(self.requests.decide(query, asked.request, asked.secrets))
+            }
+            (Verdict::Allow | Verdict::Deny(_) | Verdict::Audit(_) | Verdict::Redirect(_), _) => None,
+        };
+        let audit = self.map_state.audit(query.direction);
+        let outcome = match (decision.verdict, &request) {
+            (Verdict::Allow, _) => Outcome::Allow,
+            (Verdict::Deny(reason), _) => Outcome::Deny(reason),
+            (Verdict::Audit(_), _) => Outcome::Audit,
+            (Verdict::Redirect(_), None) => Outcome::Depends,
+            (Verdict::Redirect(_), Some(request)) if request.allowed => Outcome::Allow,
+            (Verdict::Redirect(_), Some(_)) if audit => Outcome::Audit,
+            (Verdict::Redirect(_), Some(_)) => Outcome::Refuse,
+        };
+        (outcome, decision, request)
+    }
 }
 
 impl Repository {
-    /// Decides about a packet under an endpoint's policy, and says why.
+    /// Decides about traffic of `subject` under its policy, and says why.
     #[must_use]
-    pub fn explain(&self, policy: &EndpointPolicy, query: &Query) -> Explanation {
-        let decision = policy.map_state.decide(query);
-        let state = match query.direction {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
+    pub fn explain(
+        &self,
+        subject: &Subject,
+        policy: &EndpointPolicy,
+        query: &Query,
+        asked: Option<Asked<'_>>,
+    ) -> Explanation {
+        let (outcome, decision, request) = policy.judge(query, asked);
+        let id = request.as_ref().map_or(decision.rule, |request| request.rule);
+        let state = policy.direction(query.direction);
+        let is_denied = match outcome {
+            Outcome::Deny(_) | Outcome::Refuse | Outcome::Audit => true,
+            Outcome::Allow | Outcome::Depends => false,
+        };
+        let nearest = if is_denied && id == RuleId::NONE {
+            self.near_misses(subject, query, request.as_ref())
+        } else {
+            Vec::new()
         };
         Explanation {
             direction: query.direction,
+            outcome,
             decision,
-            rule: self.rule(decision.rule).cloned(),
+            request,
+            rule: self.rule(id).cloned(),
+            tier: self.tier(id),
+            enforced: state.enforced,
             isolated_by: state.isolated_by.clone(),
+            nearest,
         }
     }
 }
@@ -47,13 +152,18 @@ impl fmt::Display for Explanation {
             Verdict::Allow => f.write_str("allowed")?,
             Verdict::Deny(reason) => write!(f, "denied: {}", reason.description())?,
             Verdict::Audit(reason) => write!(f, "would be denied: {}", reason.description())?,
-            Verdict::Redirect(port) => write!(f, "handed to the proxy on port {}", port.0)?,
+            Verdict::Redirect(_) => f.write_str(match self.outcome {
+                Outcome::Allow => "allowed by a proxy",
+                Outcome::Audit => "would be refused by a proxy",
+                Outcome::Refuse | Outcome::Deny(_) => "refused by a proxy",
+                Outcome::Depends => "handed to a proxy",
+            })?,
         }
         if let Some(rule) = &self.rule {
             return write!(f, " by {rule}");
         }
-        let denied = matches!(self.decision.verdict, Verdict::Deny(_) | Verdict::Audit(_));
-        if denied && !self.isolated_by.is_empty() {
+        let open = matches!(self.outcome, Outcome::Allow | Outcome::Depends);
+        if !open && !self.isolated_by.is_empty() {
             let policies: Vec<String> = self.isolated_by.iter().map(PolicyRef::to_string).collect();
             write!(f, "; {} is closed by {}", self.direction, policies.join(", "))?;
         }

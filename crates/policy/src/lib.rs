@@ -6,22 +6,28 @@
 
 pub mod config;
 pub mod explain;
+pub mod l7;
 pub mod labels;
 pub mod map_state;
 mod named_ports;
 pub mod parse;
 mod precedence;
+pub mod referents;
 pub mod repository;
+pub mod requests;
 mod resolve;
 pub mod rule;
 pub mod selector;
 mod selector_cache;
 
-pub use config::{Config, Enforcement};
-pub use explain::Explanation;
+pub use config::{Config, Enforcement, Proxies};
+pub use explain::{Asked, Explanation, NearMiss, Obstacle, Outcome};
 pub use map_state::{Decision, Entry, EntryVerdict, Key, L4Match, MapState, MatchType, Query};
 pub use parse::{ParseError, Reason};
+pub use referents::{Backend, CidrGroup, Membership, Service, ServiceName, ServicePort};
 pub use repository::{Changed, DirectionState, EndpointPolicy, PolicyView, Repository, SelectorView};
+pub use requests::{RequestDecision, RequestTable};
+pub use resolve::Conflict;
 pub use rule::{NamedPort, PolicyKind, PolicyRef, Rule, RuleOrigin, Subject};
 
 #[cfg(test)]

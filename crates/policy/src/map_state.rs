@@ -32,6 +32,21 @@ impl L4Match {
         Self::Port { protocol, port, prefix: 16 }
     }
 
+    /// Whether everything that `other` covers is covered too.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Self::Any, _) => true,
+            (_, Self::Any) => false,
+            (Self::Protocol(own), Self::Protocol(its) | Self::Port { protocol: its, .. }) => own == its,
+            (Self::Port { .. }, Self::Protocol(_)) => false,
+            (
+                Self::Port { protocol: own, port: first, prefix },
+                Self::Port { protocol: its, port, prefix: its_prefix },
+            ) => own == its && prefix <= its_prefix && masked(port, prefix) == first,
+        }
+    }
+
     /// Whether a packet of `protocol` with destination port (or ICMP type) `port` is covered.
     #[must_use]
     pub fn covers(&self, protocol: Protocol, port: u16) -> bool {

@@ -20,6 +20,7 @@ use std::fmt;
 use sluice_api as api;
 
 pub use reason::Reason;
+pub(crate) use selectors::namespace_requirement;
 
 use crate::{
     config::Config,
@@ -143,6 +144,12 @@ impl Path {
 
     fn index(&self, nth: usize) -> Self {
         Self(format!("{}[{nth}]", self.0))
+    }
+
+    /// The part of this path behind `parent`, `toPorts[0]`.
+    fn below(&self, parent: &Self) -> String {
+        let rest = self.0.strip_prefix(&parent.0).unwrap_or(&self.0);
+        rest.strip_prefix('.').unwrap_or(rest).to_owned()
     }
 
     /// The elements of a list with their places.

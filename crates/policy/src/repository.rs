@@ -5,6 +5,7 @@
 
 mod changed;
 mod installed;
+mod objects;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use sluice_types::{Identity, Labels, RuleId, Source};
+use sluice_types::{Identity, Labels, Protocol, RuleId, Source};
 
 pub use changed::Changed;
 pub(crate) use installed::{InstalledRule, PeerSet};
@@ -22,8 +23,10 @@ use crate::{
     labels::NAMESPACE,
     map_state::MapState,
     named_ports::NamedPorts,
-    resolve,
-    rule::{NamedPort, PolicyRef, Rule, RuleOrigin, Subject},
+    referents::Referents,
+    requests::RequestTable,
+    resolve::{Conflict, Knowledge, Resolver},
+    rule::{NamedPort, PolicyRef, Rule, RuleOrigin, Subject, Tier},
     selector::Selector,
     selector_cache::{SelectorCache, SelectorId},
 };
@@ -44,12 +47,16 @@ pub struct DirectionState {
 pub struct EndpointPolicy {
     /// What the kernel's policy map must hold. Shared between revisions that do not change it.
     pub map_state: Arc<MapState>,
+    /// What the proxies must know.
+    pub requests: Arc<RequestTable>,
     /// The revision of the repository it holds for.
     pub revision: u64,
     /// How ingress is judged.
     pub ingress: DirectionState,
     /// How egress is judged.
     pub egress: DirectionState,
+    /// Rules that contradict each other about what a connection carries; its traffic is closed.
+    pub conflicts: Vec<Conflict>,
 }
 
 /// A policy that is in force, for reports.
@@ -81,6 +88,7 @@ pub struct Repository {
     revision: u64,
     cache: SelectorCache,
     named_ports: NamedPorts,
+    referents: Referents,
     policies: BTreeMap<PolicyRef, Policy>,
     /// Policies by the one namespace whose endpoints their rules select; `None` for all namespaces.
     by_namespace: HashMap<Option<String>, BTreeSet<PolicyRef>>,
@@ -90,6 +98,8 @@ pub struct Repository {
     users: HashMap<SelectorId, BTreeSet<RuleId>>,
     /// The rules that look at the port names of peers.
     named_port_users: BTreeSet<RuleId>,
+    /// The rules that refer to Services or groups by name.
+    referent_users: BTreeSet<RuleId>,
     /// What was resolved and is still held by somebody.
     resolved: Mutex<HashMap<Subject, Resolved>>,
 }
@@ -253,18 +263,48 @@ impl Repository {
         policies.into_iter().filter_map(|policy| self.policies.get_key_value(policy).map(|(key, _)| key))
     }
 
+    /// The labels of an identity, if it is known.
+    #[must_use]
+    pub fn labels(&self, identity: Identity) -> Option<&Labels> {
+        self.cache.labels(identity)
+    }
+
     /// Every selector that a rule looks at, in no particular order.
     pub fn selectors(&self) -> impl Iterator<Item = SelectorView<'_>> {
         self.cache.iter().map(|(selector, users, identities)| SelectorView { selector, users, identities })
     }
 
-    fn resolver(&self, subject: &Subject) -> resolve::Resolver<'_> {
-        let rules = self.matching_rules(&subject.labels);
-        resolve::Resolver::new(&self.config, self.revision, subject, rules, &self.cache, &self.named_ports)
+    /// The tier of the rule with this number.
+    pub(crate) fn tier(&self, id: RuleId) -> Option<Tier> {
+        self.rules.get(&id).map(|rule| rule.rule.tier)
+    }
+
+    pub(crate) fn is_selected(&self, selector: SelectorId, identity: Identity) -> bool {
+        self.cache.matches(selector).is_some_and(|matches| matches.contains(&identity))
+    }
+
+    pub(crate) fn selector(&self, id: SelectorId) -> Option<&Selector> {
+        self.cache.selector(id)
+    }
+
+    /// Whether pods of this identity give the port this name.
+    pub(crate) fn has_port(&self, identity: Identity, name: &str, protocol: Protocol, port: u16) -> bool {
+        self.named_ports.numbers(identity, name, protocol).any(|number| number == port)
+    }
+
+    fn resolver<'a>(&'a self, subject: &'a Subject) -> Resolver<'a> {
+        let known = Knowledge {
+            config: &self.config,
+            revision: self.revision,
+            cache: &self.cache,
+            peer_names: &self.named_ports,
+            referents: &self.referents,
+        };
+        Resolver::new(known, subject, self.matching_rules(&subject.labels))
     }
 
     /// The rules that select an endpoint, ordered by policy and place.
-    fn matching_rules(&self, labels: &Labels) -> Vec<&InstalledRule> {
+    pub(crate) fn matching_rules(&self, labels: &Labels) -> Vec<&InstalledRule> {
         let own = labels.value(&Source::K8s, NAMESPACE).map(str::to_owned);
         let listed = own.is_some().then(|| self.by_namespace.get(&own)).flatten();
         let everywhere = self.by_namespace.get(&None);
@@ -289,7 +329,8 @@ impl Repository {
     }
 
     fn install(&mut self, policy: &PolicyRef, rule: Rule, id: RuleId) -> Arc<InstalledRule> {
-        let rule = Arc::new(InstalledRule::new(policy, rule, id, &mut self.cache));
+        let (cache, cluster) = (&mut self.cache, &self.config.cluster_name);
+        let rule = Arc::new(InstalledRule::new(policy, rule, id, cache, &self.referents, cluster));
         self.index(Some(&rule));
         self.rules.insert(id, Arc::clone(&rule));
         rule
@@ -303,6 +344,9 @@ impl Repository {
         if rule.looks_at_peer_names() {
             self.named_port_users.insert(rule.id);
         }
+        if rule.has_referents() {
+            self.referent_users.insert(rule.id);
+        }
     }
 
     fn uninstall(&mut self, rule: &InstalledRule) {
@@ -312,6 +356,7 @@ impl Repository {
 
     fn release_selectors(&mut self, rule: &InstalledRule) {
         self.named_port_users.remove(&rule.id);
+        self.referent_users.remove(&rule.id);
         for selector in rule.selectors() {
             if let Some(users) = self.users.get_mut(&selector) {
                 users.remove(&rule.id);

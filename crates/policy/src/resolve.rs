@@ -4,37 +4,57 @@
 //! same or the opposite: the decision looks at all widths and takes the highest precedence. The repository is the
 //! only caller.
 
+mod conflicts;
+mod tables;
+mod targets;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
-    ops::Bound,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use sluice_types::{Direction, Identity, Protocol, RuleId};
+use sluice_types::{Direction, Identity, Protocol};
+
+pub use conflicts::Conflict;
+pub(crate) use tables::remove_peer;
 
 use crate::{
     config::{Config, Enforcement},
-    map_state::{Entry, EntryVerdict, Key, L4Match, MapState},
+    l7::Parser,
+    map_state::{EntryVerdict, Key, L4Match, MapState},
     named_ports::{NamedPorts, unambiguous},
-    precedence::precedence,
-    repository::{DirectionState, EndpointPolicy, InstalledRule, PeerSet},
-    rule::{Action, PolicyRef, PortRange, Ports, Priority, Subject, Tier, Traffic},
+    precedence::Rank,
+    referents::{Referents, ServiceName, ServicePort},
+    repository::{DirectionState, EndpointPolicy, InstalledRule},
+    requests::Says,
+    rule::{Action, PolicyRef, PortRule, Ports, Priority, Subject, Tier},
     selector_cache::{SelectorCache, SelectorId},
 };
 
-type Entries = BTreeMap<Key, Entry>;
+use tables::{Ruling, Tables};
+
+/// What the policies of all endpoints follow from.
+#[derive(Clone, Copy)]
+pub(crate) struct Knowledge<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) revision: u64,
+    pub(crate) cache: &'a SelectorCache,
+    pub(crate) peer_names: &'a NamedPorts,
+    pub(crate) referents: &'a Referents,
+}
 
 /// Everything the policy of one endpoint follows from.
 pub(crate) struct Resolver<'a> {
-    config: &'a Config,
-    revision: u64,
+    known: Knowledge<'a>,
     /// Those of the rules that select the endpoint, ordered by policy and place.
     rules: Vec<&'a InstalledRule>,
-    cache: &'a SelectorCache,
-    peer_names: &'a NamedPorts,
     own_names: BTreeMap<(String, Protocol), u16>,
+    /// The endpoint's ports by the Services that lead to them.
+    own_services: BTreeMap<&'a ServiceName, &'a [ServicePort]>,
     /// What the rules of a direction and action require of each other's endpoint peers.
     required: BTreeMap<(Direction, Action), BTreeSet<SelectorId>>,
+    /// The protocols that rules of a direction look into.
+    parsers: BTreeMap<Direction, BTreeSet<Parser>>,
     audit: bool,
     /// Labels are not known yet: closed in every mode but `never`.
     is_init: bool,
@@ -47,58 +67,90 @@ enum Wanted {
     One(Identity),
 }
 
-impl<'a> Resolver<'a> {
-    pub(crate) fn new(
-        config: &'a Config,
-        revision: u64,
-        subject: &Subject,
-        rules: Vec<&'a InstalledRule>,
-        cache: &'a SelectorCache,
-        peer_names: &'a NamedPorts,
-    ) -> Self {
-        let mut required: BTreeMap<_, BTreeSet<SelectorId>> = BTreeMap::new();
-        for rule in rules.iter().filter(|rule| !rule.requires.is_empty()) {
-            required.entry((rule.rule.direction, rule.rule.action)).or_default().extend(&rule.requires);
+impl Wanted {
+    fn includes(self, identity: Identity) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(wanted) => wanted == identity,
         }
+    }
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn new(known: Knowledge<'a>, subject: &'a Subject, rules: Vec<&'a InstalledRule>) -> Self {
+        let mut required: BTreeMap<_, BTreeSet<SelectorId>> = BTreeMap::new();
+        let mut parsers: BTreeMap<_, BTreeSet<Parser>> = BTreeMap::new();
+        for rule in &rules {
+            if !rule.requires.is_empty() {
+                required.entry((rule.rule.direction, rule.rule.action)).or_default().extend(&rule.requires);
+            }
+            let own = rule.rule.ports.rules().filter_map(|ports| ports.l7.as_ref());
+            let own: Vec<Parser> = own.map(|rules| rules.parser()).collect();
+            if !own.is_empty() {
+                parsers.entry(rule.rule.direction).or_default().extend(own);
+            }
+        }
+        let services = subject.services.iter();
         Self {
-            config,
-            revision,
+            known,
             rules,
             required,
-            cache,
-            peer_names,
+            parsers,
             own_names: unambiguous(&subject.named_ports),
-            audit: config.audit || subject.audit,
+            own_services: services.map(|own| (&own.service, own.ports.as_slice())).collect(),
+            audit: known.config.audit || subject.audit,
             is_init: subject.labels.has_reserved("init"),
         }
     }
 
     /// The whole policy.
     pub(crate) fn policy(&self) -> EndpointPolicy {
-        let mut entries = Entries::new();
-        self.emit(Wanted::All, &mut entries);
-        self.finish(entries)
+        let mut tables = Tables::default();
+        self.emit(Wanted::All, &mut tables);
+        let conflicts = self.close_conflicts(&mut tables);
+        self.finish(tables, conflicts)
     }
 
     /// The policy when only these peers changed since `before`.
     pub(crate) fn patch(&self, before: &EndpointPolicy, peers: &BTreeSet<Identity>) -> EndpointPolicy {
-        let mut entries = before.map_state.entries.clone();
-        for peer in peers {
-            remove_peer(&mut entries, *peer);
-            self.emit(Wanted::One(*peer), &mut entries);
+        if self.peers_depend_on_each_other() {
+            return self.policy();
         }
-        self.finish(entries)
+        let mut tables = Tables {
+            entries: before.map_state.entries.clone(),
+            admin: before.map_state.admin.clone(),
+            requests: (*before.requests).clone(),
+        };
+        for peer in peers {
+            tables.remove_peer(*peer);
+            self.emit(Wanted::One(*peer), &mut tables);
+        }
+        self.finish(tables, Vec::new())
     }
 
-    fn finish(&self, entries: Entries) -> EndpointPolicy {
+    /// Whether the entries of one peer may follow from what another peer is: where protocols can conflict, and where
+    /// the address of a Service is allowed because of somebody behind it.
+    fn peers_depend_on_each_other(&self) -> bool {
+        let by_service = |rule: &&InstalledRule| rule.rule.ports.rules().any(|ports| ports.service.is_some());
+        self.parsers.values().any(|parsers| parsers.len() > 1) || self.rules.iter().any(by_service)
+    }
+
+    fn finish(&self, tables: Tables, conflicts: Vec<Conflict>) -> EndpointPolicy {
         let [ingress, egress] = Direction::ALL.map(|direction| self.direction_state(direction));
         let map_state = MapState {
-            entries,
-            admin: Entries::new(),
+            entries: tables.entries,
+            admin: tables.admin,
             audit_ingress: ingress.audit && ingress.enforced,
             audit_egress: egress.audit && egress.enforced,
         };
-        EndpointPolicy { map_state: Arc::new(map_state), revision: self.revision, ingress, egress }
+        EndpointPolicy {
+            map_state: Arc::new(map_state),
+            requests: Arc::new(tables.requests),
+            revision: self.known.revision,
+            ingress,
+            egress,
+            conflicts,
+        }
     }
 
     fn direction_state(&self, direction: Direction) -> DirectionState {
@@ -120,7 +172,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn is_enforced(&self, direction: Direction) -> bool {
-        match self.config.enforcement {
+        match self.known.config.enforcement {
             Enforcement::Never => false,
             Enforcement::Always => true,
             Enforcement::Default => self.is_init || self.rules_of(direction).next().is_some(),
@@ -129,31 +181,39 @@ impl<'a> Resolver<'a> {
 
     /// Whether what no rule allows is denied.
     fn is_isolated(&self, direction: Direction) -> bool {
-        let closed = match self.config.enforcement {
+        let closed = match self.known.config.enforcement {
             Enforcement::Never => return false,
             Enforcement::Always => true,
             Enforcement::Default => self.is_init,
         };
-        closed || self.rules_of(direction).any(|rule| rule.rule.default_deny)
+        closed || self.has_isolating_rule(direction)
     }
 
-    fn emit(&self, wanted: Wanted, entries: &mut Entries) {
+    fn has_isolating_rule(&self, direction: Direction) -> bool {
+        self.rules_of(direction).any(|rule| rule.rule.default_deny)
+    }
+
+    fn emit(&self, wanted: Wanted, tables: &mut Tables) {
         for direction in Direction::ALL {
             if self.is_enforced(direction) {
+                // Where a policy isolates, everything is decided before the baseline is asked.
+                let hides_baseline = self.has_isolating_rule(direction);
                 for rule in self.rules_of(direction) {
-                    self.emit_rule(rule, wanted, entries);
+                    if rule.rule.tier != Tier::Baseline || !hides_baseline {
+                        self.emit_rule(rule, wanted, tables);
+                    }
                 }
             }
-            self.emit_defaults(direction, wanted, entries);
+            self.emit_defaults(direction, wanted, tables);
         }
     }
 
     /// What holds when no rule says anything.
-    fn emit_defaults(&self, direction: Direction, wanted: Wanted, entries: &mut Entries) {
+    fn emit_defaults(&self, direction: Direction, wanted: Wanted, tables: &mut Tables) {
         let peer = if !self.is_isolated(direction) {
             None
         } else if direction == Direction::Ingress
-            && self.config.allow_localhost
+            && self.known.config.allow_localhost
             && self.rules_of(direction).next().is_some()
         {
             // The node reaches its own pods, or probes would need rules. A mode that closes everything without any
@@ -167,145 +227,63 @@ impl<'a> Resolver<'a> {
             Wanted::One(identity) => peer == Some(identity),
         };
         if asked_for {
-            let entry = Entry {
-                precedence: precedence(Tier::Default, Priority::default(), Action::Allow),
-                verdict: EntryVerdict::Allow,
-                audit: false,
-                rule: RuleId::NONE,
-            };
-            insert(entries, Key { direction, peer, l4: L4Match::Any }, entry);
+            let ruling = Ruling::new(Tier::Default, Priority::default(), Rank::Allow, EntryVerdict::Allow);
+            let says = self.judges_requests(direction).then_some(Says::Allow);
+            tables.put(Key { direction, peer, l4: L4Match::Any }, &ruling, says, false);
         }
     }
 
-    fn emit_rule(&self, installed: &InstalledRule, wanted: Wanted, entries: &mut Entries) {
+    fn judges_requests(&self, direction: Direction) -> bool {
+        self.parsers.contains_key(&direction)
+    }
+
+    fn emit_rule(&self, installed: &InstalledRule, wanted: Wanted, tables: &mut Tables) {
         let rule = &installed.rule;
-        let entry = Entry {
-            precedence: precedence(rule.tier, rule.priority, rule.action),
-            verdict: match rule.action {
-                Action::Allow => EntryVerdict::Allow,
-                Action::Deny => EntryVerdict::Deny,
-            },
-            audit: false,
-            rule: installed.id,
-        };
+        let direction = rule.direction;
         let peers = self.peers(installed, wanted);
-        for traffic in Self::traffic(&rule.ports) {
-            match traffic {
-                Some(Traffic::NamedPort(protocol, name)) if rule.direction == Direction::Egress => {
-                    for peer in self.peers_with_names(installed, wanted) {
-                        for number in self.peer_names.numbers(peer, name, *protocol) {
-                            let l4 = L4Match::port(*protocol, number);
-                            insert(entries, Key { direction: rule.direction, peer: Some(peer), l4 }, entry);
-                        }
-                    }
+        let mut emit = |ports: Option<&PortRule>| {
+            let (ruling, says) = self.ruling(installed, ports);
+            self.each_target(installed, ports, &peers, wanted, &mut |peer, l4, exact| {
+                let key = Key { direction, peer, l4 };
+                tables.put(key, &ruling, says.clone(), exact);
+                // What does not isolate does not forbid either: requests that it does not name pass.
+                if matches!(says, Some(Says::Requests { .. })) && !rule.default_deny {
+                    tables.requests.put(key, ruling.slot(Says::Allow, exact));
                 }
-                traffic => {
-                    for l4 in self.matches(traffic) {
-                        for peer in &peers {
-                            insert(entries, Key { direction: rule.direction, peer: *peer, l4 }, entry);
-                        }
-                    }
+            });
+        };
+        match &rule.ports {
+            Ports::Any => emit(None),
+            Ports::Select(rules) => rules.iter().for_each(|ports| emit(Some(ports))),
+        }
+    }
+
+    /// What a rule does with the traffic of one of its elements, and what that means for requests.
+    fn ruling(&self, installed: &InstalledRule, ports: Option<&PortRule>) -> (Ruling, Option<Says>) {
+        let rule = &installed.rule;
+        let l7 = ports.and_then(|ports| ports.l7.as_ref());
+        let (rank, verdict, says) = match (rule.action, l7) {
+            (Action::Deny, _) => (Rank::Deny, EntryVerdict::Deny, Says::Deny),
+            (Action::Pass, _) if rule.tier == Tier::Admin => (Rank::Pass, EntryVerdict::Pass, Says::Pass),
+            // After the baseline nothing is left but the default.
+            (Action::Pass, _) if self.is_isolated(rule.direction) => {
+                (Rank::Pass, EntryVerdict::Deny, Says::Deny)
+            }
+            (Action::Pass, _) => (Rank::Pass, EntryVerdict::Allow, Says::Allow),
+            (Action::Allow, None) => (Rank::Allow, EntryVerdict::Allow, Says::Allow),
+            (Action::Allow, Some(rules)) => match self.known.config.proxies.port(rules.parser()) {
+                Some(port) => {
+                    let says = Says::Requests {
+                        rules: Arc::clone(rules),
+                        at: ports.map(|ports| ports.path.clone()),
+                    };
+                    (Rank::Redirect, EntryVerdict::Redirect(port), says)
                 }
-            }
-        }
-    }
-
-    /// What a rule applies to; `None` is everything.
-    fn traffic(ports: &Ports) -> impl Iterator<Item = Option<&Traffic>> {
-        let (any, some) = match ports {
-            Ports::Any => (Some(None), [].as_slice()),
-            Ports::Select(traffic) => (None, traffic.as_slice()),
+                // Nobody could look at the requests. Rules like this are refused before they come here.
+                None => (Rank::Deny, EntryVerdict::Deny, Says::Deny),
+            },
         };
-        any.into_iter().chain(some.iter().map(Some))
-    }
-
-    fn matches(&self, traffic: Option<&Traffic>) -> Vec<L4Match> {
-        let blocks = |protocol, range: PortRange| {
-            let block = |(port, prefix)| match prefix {
-                0 => L4Match::Protocol(protocol),
-                _ => L4Match::Port { protocol, port, prefix },
-            };
-            range.blocks().map(block).collect()
-        };
-        match traffic {
-            None => vec![L4Match::Any],
-            Some(Traffic::Protocol(protocol)) => vec![L4Match::Protocol(*protocol)],
-            Some(Traffic::Ports(protocol, range)) => blocks(*protocol, *range),
-            Some(Traffic::Icmp(protocol, kind)) => vec![L4Match::port(*protocol, u16::from(*kind))],
-            Some(Traffic::NamedPort(protocol, name)) => {
-                let number = self.own_names.get(&(name.clone(), *protocol));
-                number.map(|number| L4Match::port(*protocol, *number)).into_iter().collect()
-            }
-        }
-    }
-
-    fn peers(&self, rule: &InstalledRule, wanted: Wanted) -> Vec<Option<Identity>> {
-        match (&rule.peers, wanted) {
-            (PeerSet::Any, Wanted::All) => vec![None],
-            // The entry for everybody is nobody's in particular.
-            (PeerSet::Any, Wanted::One(_)) => Vec::new(),
-            (PeerSet::Select(_) | PeerSet::Endpoints(_), _) => {
-                self.selected(rule, wanted).into_iter().map(Some).collect()
-            }
-        }
-    }
-
-    /// The peers of a rule that give names to their ports. Nobody outside does, so "everybody" means those.
-    fn peers_with_names(&self, rule: &InstalledRule, wanted: Wanted) -> BTreeSet<Identity> {
-        match (&rule.peers, wanted) {
-            (PeerSet::Any, Wanted::All) => self.peer_names.identities().collect(),
-            (PeerSet::Any, Wanted::One(identity)) => BTreeSet::from([identity]),
-            (PeerSet::Select(_) | PeerSet::Endpoints(_), _) => self.selected(rule, wanted),
-        }
-    }
-
-    fn selected(&self, rule: &InstalledRule, wanted: Wanted) -> BTreeSet<Identity> {
-        let (selectors, required) = match &rule.peers {
-            PeerSet::Any => return BTreeSet::new(),
-            PeerSet::Select(selectors) => (selectors, None),
-            PeerSet::Endpoints(selectors) => {
-                (selectors, self.required.get(&(rule.rule.direction, rule.rule.action)))
-            }
-        };
-        let selected = selectors.iter().filter_map(|selector| self.cache.matches(*selector));
-        let fulfils = |identity: &Identity| {
-            required.into_iter().flatten().all(|selector| {
-                self.cache.matches(*selector).is_some_and(|matches| matches.contains(identity))
-            })
-        };
-        match wanted {
-            Wanted::All => selected.flatten().copied().filter(fulfils).collect(),
-            Wanted::One(identity) => {
-                let mut selected = selected;
-                let is_selected = selected.any(|matches| matches.contains(&identity));
-                (is_selected && fulfils(&identity)).then_some(identity).into_iter().collect()
-            }
-        }
-    }
-}
-
-/// Of two rules for one key the higher precedence stays; between equals the first, in the order of the policies.
-fn insert(entries: &mut Entries, key: Key, entry: Entry) {
-    match entries.entry(key) {
-        btree_map::Entry::Vacant(place) => {
-            place.insert(entry);
-        }
-        btree_map::Entry::Occupied(mut place) => {
-            if entry.precedence > place.get().precedence {
-                place.insert(entry);
-            }
-        }
-    }
-}
-
-fn remove_peer(entries: &mut Entries, peer: Identity) {
-    for direction in Direction::ALL {
-        let first = Key { direction, peer: Some(peer), l4: L4Match::Any };
-        let from_here = entries.range((Bound::Included(first), Bound::Unbounded));
-        let own = from_here.take_while(|(key, _)| key.direction == direction && key.peer == Some(peer));
-        let gone: Vec<Key> = own.map(|(key, _)| *key).collect();
-        for key in gone {
-            entries.remove(&key);
-        }
+        let ruling = Ruling { rule: installed.id, ..Ruling::new(rule.tier, rule.priority, rank, verdict) };
+        (ruling, self.judges_requests(rule.direction).then_some(says))
     }
 }

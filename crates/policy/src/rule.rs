@@ -3,12 +3,15 @@
 //! `parse` makes rules and has checked everything; `resolve` turns them into map entries. A rule stands for one entry
 //! of `ingress`, `egress`, `ingressDeny` or `egressDeny`.
 
-use std::{fmt, ops::RangeInclusive};
+use std::{collections::BTreeSet, fmt, ops::RangeInclusive, sync::Arc};
 
+use ipnet::IpNet;
 use sluice_types::{Direction, Identity, Labels, Protocol, Source};
 
 use crate::{
+    l7::L7Rules,
     labels::NAMESPACE,
+    referents::{Membership, ServiceName},
     selector::{LabelKey, LabelSelector, Requirement, Selector},
 };
 
@@ -21,6 +24,8 @@ pub enum PolicyKind {
     Ccnp,
     /// `NetworkPolicy` of Kubernetes.
     Knp,
+    /// `ClusterNetworkPolicy` of Kubernetes.
+    Kcnp,
 }
 
 impl PolicyKind {
@@ -31,6 +36,7 @@ impl PolicyKind {
             Self::Cnp => "cnp",
             Self::Ccnp => "ccnp",
             Self::Knp => "knp",
+            Self::Kcnp => "kcnp",
         }
     }
 }
@@ -105,6 +111,8 @@ pub enum Action {
     Allow,
     /// Drop it, whatever other rules of the tier allow.
     Deny,
+    /// Leave it to the next tier, whatever later rules of this one say.
+    Pass,
 }
 
 /// Whom a rule applies to.
@@ -153,6 +161,58 @@ pub enum Peers {
     /// Like `Select`, for peers given as endpoint selectors: what `requires` of the subject's rules asks for must
     /// hold as well.
     Endpoints(Vec<LabelSelector>),
+    /// Prefixes, some of which are known by the name of their group only.
+    Prefixes(Vec<PrefixPeer>),
+    /// Whoever is behind one of these Services.
+    Services(Vec<ServicePeer>),
+}
+
+/// Prefixes with holes.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct PrefixPeer {
+    /// Where they come from.
+    pub source: PrefixSource,
+    /// What is left out.
+    pub except: BTreeSet<IpNet>,
+}
+
+/// Where prefixes come from.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum PrefixSource {
+    /// The rule itself.
+    Prefix(IpNet),
+    /// The `CiliumCIDRGroup` of this name.
+    Group(String),
+    /// Every `CiliumCIDRGroup` with these labels.
+    Groups(LabelSelector),
+}
+
+/// Names Services.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ServicePeer {
+    /// The namespace they are in; `None` is any.
+    pub namespace: Option<String>,
+    /// Which of them.
+    pub which: WhichServices,
+}
+
+/// Which Services of a namespace are meant.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum WhichServices {
+    /// The one of this name.
+    Named(String),
+    /// Those with these labels.
+    Labelled(LabelSelector),
+}
+
+impl fmt::Display for ServicePeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let namespace = self.namespace.as_deref().unwrap_or("*");
+        match &self.which {
+            WhichServices::Named(name) => write!(f, "{namespace}/{name}"),
+            WhichServices::Labelled(selector) => write!(f, "{namespace}/* with {selector}"),
+        }
+    }
 }
 
 /// Destination ports, both ends included, the first not above the last.
@@ -209,12 +269,44 @@ pub enum Traffic {
 }
 
 /// What traffic a rule applies to.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Ports {
     /// All of it, ICMP included.
     Any,
     /// What one of these describes; nothing if there is none.
-    Select(Vec<Traffic>),
+    Select(Vec<PortRule>),
+}
+
+impl Ports {
+    /// The elements; none for everything.
+    pub fn rules(&self) -> impl Iterator<Item = &PortRule> {
+        let rules = match self {
+            Self::Any => [].as_slice(),
+            Self::Select(rules) => rules,
+        };
+        rules.iter()
+    }
+}
+
+/// One element of `toPorts`, `icmps` or `ports`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PortRule {
+    /// Where it stands in the rule, `toPorts[0]`.
+    pub path: String,
+    /// The traffic: any of these.
+    pub traffic: Vec<Traffic>,
+    /// The destination must be behind this Service.
+    pub service: Option<ServiceName>,
+    /// The requests that may pass; without, all may.
+    pub l7: Option<Arc<L7Rules>>,
+}
+
+impl PortRule {
+    /// Traffic without further conditions.
+    #[must_use]
+    pub fn new(path: impl Into<String>, traffic: Vec<Traffic>) -> Self {
+        Self { path: path.into(), traffic, service: None, l7: None }
+    }
 }
 
 /// One rule.
@@ -285,6 +377,8 @@ pub struct Subject {
     pub labels: Labels,
     /// The names of its ports.
     pub named_ports: Vec<NamedPort>,
+    /// The Services it is behind, as far as rules ask ([`crate::Repository::memberships`]).
+    pub services: Vec<Membership>,
     /// Report instead of dropping.
     pub audit: bool,
 }

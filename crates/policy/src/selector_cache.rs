@@ -145,6 +145,16 @@ impl SelectorCache {
         self.forget(identity)
     }
 
+    /// The selector with this number.
+    pub(crate) fn selector(&self, id: SelectorId) -> Option<&Selector> {
+        self.selectors.get(&id).map(|cached| &cached.selector)
+    }
+
+    /// The labels of an identity, if it is known.
+    pub(crate) fn labels(&self, identity: Identity) -> Option<&Labels> {
+        self.identities.get(&identity).map(|known| &known.labels)
+    }
+
     /// Every prefix that a selector names, as such or as a hole, except those of length 0: they are the world.
     pub(crate) fn prefixes(&self) -> BTreeSet<IpNet> {
         self.prefixes.keys().filter(|prefix| prefix.prefix_len() > 0).copied().collect()

@@ -164,7 +164,11 @@ impl Frame<'_> {
         report: &mut Report,
     ) -> Rule {
         let context = PeerContext { scope: self.peer_scope, config: self.config, action };
-        let ports = ports::parse(entry.to_ports, entry.icmps, action, path, report);
+        let namespace = match self.peer_scope {
+            PeerScope::Namespace(namespace) => Some(namespace),
+            PeerScope::AnyNamespace | PeerScope::Anywhere => None,
+        };
+        let ports = ports::parse(entry.to_ports, entry.icmps, action, namespace, path, report);
         let peers = peers::parse(entry, &ports, context, path, report);
         let requires = peers::requirements(entry, context, path, report);
         check_authentication(entry, action, path, report);

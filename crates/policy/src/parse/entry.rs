@@ -4,7 +4,9 @@
 
 use sluice_api::{
     LabelSelector,
-    cilium::{Authentication, CidrRule, EgressRule, IcmpRule, IngressRule, PortRule},
+    cilium::{
+        Authentication, CidrRule, EgressRule, FqdnSelector, IcmpRule, IngressRule, PortRule, ServiceSelector,
+    },
 };
 
 /// A list as written; absent and empty differ.
@@ -19,7 +21,7 @@ impl<'a, T> Field<'a, T> {
         Self { name, list: list.map(Vec::as_slice) }
     }
 
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         Kind { name: self.name, length: self.list.map(<[T]>::len) }
     }
 }
@@ -49,10 +51,13 @@ pub(super) struct Entry<'a> {
     pub(super) cidr: Field<'a, String>,
     pub(super) cidr_set: Field<'a, CidrRule>,
     pub(super) entities: Field<'a, String>,
-    /// Kinds of peers that are not judged yet.
-    pub(super) later: Vec<Kind>,
-    /// Kinds of peers that a deny entry cannot have.
-    pub(super) allow_only: Vec<Kind>,
+    pub(super) nodes: Field<'a, LabelSelector>,
+    /// Only for egress.
+    pub(super) services: Field<'a, ServiceSelector>,
+    /// Only for egress, and only to allow.
+    pub(super) names: Field<'a, FqdnSelector>,
+    /// What a cloud provider knows. Nobody here asks it, so these are refused.
+    pub(super) groups: Kind,
     pub(super) to_ports: Option<&'a [PortRule]>,
     pub(super) icmps: Option<&'a [IcmpRule]>,
     pub(super) authentication: Option<&'a Authentication>,
@@ -61,8 +66,17 @@ pub(super) struct Entry<'a> {
 impl Entry<'_> {
     /// Every kind of peers. Requirements are none: they grant nothing.
     pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
-        let judged = [self.endpoints.kind(), self.cidr.kind(), self.cidr_set.kind(), self.entities.kind()];
-        judged.into_iter().chain(self.later.iter().copied())
+        [
+            self.endpoints.kind(),
+            self.cidr.kind(),
+            self.cidr_set.kind(),
+            self.entities.kind(),
+            self.nodes.kind(),
+            self.services.kind(),
+            self.names.kind(),
+            self.groups,
+        ]
+        .into_iter()
     }
 }
 
@@ -74,11 +88,10 @@ impl<'a> From<&'a IngressRule> for Entry<'a> {
             cidr: Field::new("fromCIDR", rule.from_cidr.as_ref()),
             cidr_set: Field::new("fromCIDRSet", rule.from_cidr_set.as_ref()),
             entities: Field::new("fromEntities", rule.from_entities.as_ref()),
-            later: vec![
-                Kind::new("fromNodes", rule.from_nodes.as_ref()),
-                Kind::new("fromGroups", rule.from_groups.as_ref()),
-            ],
-            allow_only: Vec::new(),
+            nodes: Field::new("fromNodes", rule.from_nodes.as_ref()),
+            services: Field::new("toServices", None),
+            names: Field::new("toFQDNs", None),
+            groups: Kind::new("fromGroups", rule.from_groups.as_ref()),
             to_ports: rule.to_ports.as_deref(),
             icmps: rule.icmps.as_deref(),
             authentication: rule.authentication.as_ref(),
@@ -88,20 +101,16 @@ impl<'a> From<&'a IngressRule> for Entry<'a> {
 
 impl<'a> From<&'a EgressRule> for Entry<'a> {
     fn from(rule: &'a EgressRule) -> Self {
-        let names = Kind::new("toFQDNs", rule.to_fqdns.as_ref());
         Self {
             endpoints: Field::new("toEndpoints", rule.to_endpoints.as_ref()),
             requires: Field::new("toRequires", rule.to_requires.as_ref()),
             cidr: Field::new("toCIDR", rule.to_cidr.as_ref()),
             cidr_set: Field::new("toCIDRSet", rule.to_cidr_set.as_ref()),
             entities: Field::new("toEntities", rule.to_entities.as_ref()),
-            later: vec![
-                names,
-                Kind::new("toServices", rule.to_services.as_ref()),
-                Kind::new("toNodes", rule.to_nodes.as_ref()),
-                Kind::new("toGroups", rule.to_groups.as_ref()),
-            ],
-            allow_only: vec![names],
+            nodes: Field::new("toNodes", rule.to_nodes.as_ref()),
+            services: Field::new("toServices", rule.to_services.as_ref()),
+            names: Field::new("toFQDNs", rule.to_fqdns.as_ref()),
+            groups: Kind::new("toGroups", rule.to_groups.as_ref()),
             to_ports: rule.to_ports.as_deref(),
             icmps: rule.icmps.as_deref(),
             authentication: rule.authentication.as_ref(),

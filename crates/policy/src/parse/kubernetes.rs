@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::Config,
     labels::NAMESPACE_LABEL_PREFIX,
-    rule::{Action, Peers, Ports, Priority, Rule, RuleSubject, Tier, Traffic},
+    rule::{Action, Peers, PortRule, Ports, Priority, Rule, RuleSubject, Tier, Traffic},
     selector::{CidrSelector, LabelSelector, Requirement, Selector},
 };
 
@@ -58,7 +58,7 @@ pub(super) fn rules(
         let mut matched: Vec<(Path, Peers, Ports)> = Vec::new();
         for (path, (peers, ports)) in list.items(Some(&entries)) {
             let peers = context.peers(*peers, &path.field(from_or_to), report);
-            let ports = parse_ports(*ports, &path.field("ports"), report);
+            let ports = parse_ports(*ports, &path, report);
             matched.push((path, peers, ports));
         }
         if matched.is_empty() {
@@ -173,11 +173,14 @@ fn ip_block(block: &IpBlock, path: &Path, report: &mut Report) -> Option<Selecto
 }
 
 /// Absent and empty both mean all traffic, ICMP included.
-fn parse_ports(ports: Option<&[NetworkPolicyPort]>, path: &Path, report: &mut Report) -> Ports {
+fn parse_ports(ports: Option<&[NetworkPolicyPort]>, entry: &Path, report: &mut Report) -> Ports {
     if ports.is_none_or(<[_]>::is_empty) {
         return Ports::Any;
     }
-    Ports::Select(path.items(ports).filter_map(|(path, port)| traffic(port, &path, report)).collect())
+    let rule = |(path, port): (Path, &NetworkPolicyPort)| {
+        traffic(port, &path, report).map(|traffic| PortRule::new(path.below(entry), vec![traffic]))
+    };
+    Ports::Select(entry.field("ports").items(ports).filter_map(rule).collect())
 }
 
 fn traffic(written: &NetworkPolicyPort, path: &Path, report: &mut Report) -> Option<Traffic> {

@@ -7,7 +7,10 @@ use sluice_api::{
 use sluice_types::Protocol;
 
 use super::{Path, Reason, Report, icmp, reason::Words};
-use crate::rule::{Action, PortRange, Ports, Traffic};
+use crate::{
+    referents::ServiceName,
+    rule::{self, Action, PortRange, Ports, Traffic},
+};
 
 /// How many ports or ICMP types one list may hold.
 const LIST_MAX: usize = 40;
@@ -16,10 +19,13 @@ const PROTOCOLS: Words = Words(&["TCP", "UDP", "SCTP", "ANY"]);
 const EXTENDED: [&str; 7] = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
 
 /// What `toPorts` and `icmps` of one entry select; an absent list and an empty one both mean everything.
+///
+/// `namespace` is where Services without a namespace of their own are.
 pub(super) fn parse(
     to_ports: Option<&[PortRule]>,
     icmps: Option<&[IcmpRule]>,
     action: Action,
+    namespace: Option<&str>,
     entry: &Path,
     report: &mut Report,
 ) -> Ports {
@@ -31,22 +37,27 @@ pub(super) fn parse(
     if to_ports.is_none() && icmps.is_none() {
         return Ports::Any;
     }
-    let mut traffic = Vec::new();
+    let mut rules = Vec::new();
     for (path, rule) in entry.field("toPorts").items(to_ports) {
         refuse_layer_7(rule, action, &path, report);
-        port_rule(rule, &path.field("ports"), &mut traffic, report);
+        let traffic = port_rule(rule, &path.field("ports"), report);
+        let service = rule.service.as_deref();
+        let service =
+            service.and_then(|text| report.accept(&path.field("service"), service_name(text, namespace)));
+        rules.push(rule::PortRule { service, ..rule::PortRule::new(path.below(entry), traffic) });
     }
     for (path, rule) in entry.field("icmps").items(icmps) {
-        let path = path.field("fields");
-        check_length(rule.fields.as_deref(), "ICMP fields", &path, report);
-        for (path, field) in path.items(rule.fields.as_deref()) {
-            traffic.extend(report.accept(&path, icmp::field(field)));
-        }
+        let fields = path.field("fields");
+        check_length(rule.fields.as_deref(), "ICMP fields", &fields, report);
+        let types = fields.items(rule.fields.as_deref());
+        let traffic = types.filter_map(|(path, field)| report.accept(&path, icmp::field(field))).collect();
+        rules.push(rule::PortRule::new(path.below(entry), traffic));
     }
-    Ports::Select(traffic)
+    Ports::Select(rules)
 }
 
-fn port_rule(rule: &PortRule, path: &Path, traffic: &mut Vec<Traffic>, report: &mut Report) {
+fn port_rule(rule: &PortRule, path: &Path, report: &mut Report) -> Vec<Traffic> {
+    let mut traffic = Vec::new();
     check_length(rule.ports.as_deref(), "ports", path, report);
     for (path, port) in path.items(rule.ports.as_deref()) {
         let protocols = report.accept(&path.field("protocol"), protocols(port.protocol.as_deref()));
@@ -59,6 +70,27 @@ fn port_rule(rule: &PortRule, path: &Path, traffic: &mut Vec<Traffic>, report: &
         let Some(found) = report.accept(&path.field("endPort"), found) else { continue };
         traffic.extend(protocols.iter().map(|protocol| found.of(*protocol)));
     }
+    traffic
+}
+
+/// Reads `NAME`, a Service of `namespace`, or `NAMESPACE/NAME`.
+fn service_name(text: &str, namespace: Option<&str>) -> Result<ServiceName, Reason> {
+    let (namespace, name) = match text.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (namespace, text),
+    };
+    let namespace = namespace.ok_or_else(|| Reason::ServiceWithoutNamespace(text.to_owned()))?;
+    if is_dns_label(namespace) && is_dns_label(name) {
+        Ok(ServiceName { namespace: namespace.to_owned(), name: name.to_owned() })
+    } else {
+        Err(Reason::NoServiceName(text.to_owned()))
+    }
+}
+
+/// The name of a namespace or Service (RFC 1123): at most 63 lower-case letters, digits and dashes.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    plain && (1..=63).contains(&text.len()) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 fn check_length<T>(list: Option<&[T]>, what: &'static str, path: &Path, report: &mut Report) {
@@ -86,7 +118,7 @@ fn refuse_layer_7(rule: &PortRule, action: Action, path: &Path, report: &mut Rep
     ];
     let (reason, forbidden) = match action {
         Action::Allow => (Reason::NotSupported, false),
-        Action::Deny => (Reason::NotInDenyRule, rule.rules.is_some()),
+        Action::Deny | Action::Pass => (Reason::NotInDenyRule, rule.rules.is_some()),
     };
     for (path, used) in used {
         if used {
@@ -98,9 +130,6 @@ fn refuse_layer_7(rule: &PortRule, action: Action, path: &Path, report: &mut Rep
     }
     if rule.server_names.as_ref().is_some_and(Vec::is_empty) {
         report.refuse(&path.field("serverNames"), Reason::Empty);
-    }
-    if rule.service.is_some() {
-        report.refuse(&path.field("service"), Reason::NotSupported);
     }
 }
 

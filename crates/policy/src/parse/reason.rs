@@ -120,6 +120,15 @@ pub enum Reason {
         /// `IPv4` or `IPv6`.
         family: &'static str,
     },
+    /// A Service without saying where.
+    #[error("{0:?} needs a namespace here: write NAMESPACE/{0}")]
+    ServiceWithoutNamespace(String),
+    /// No name of a Service.
+    #[error("{0:?} is no Service: write NAME or NAMESPACE/NAME")]
+    NoServiceName(String),
+    /// A Service peer that names none.
+    #[error("one of k8sService or k8sServiceSelector is required")]
+    NoService,
     /// No label key.
     #[error("{0:?} is no label key")]
     NoLabelKey(String),

@@ -189,6 +189,12 @@ pub(super) fn keep_to_cluster(selector: &mut LabelSelector, config: &Config) {
     }
 }
 
+/// What confines a selector to the pods of one namespace of this cluster.
+pub(crate) fn namespace_requirement(namespace: &str, cluster: &str) -> [Requirement; 2] {
+    let cluster = Requirement::equals(LabelKey::new(Source::K8s, CLUSTER), cluster);
+    [Requirement::equals(namespace_key(), namespace), cluster]
+}
+
 pub(super) fn namespace_key() -> LabelKey {
     LabelKey::new(Source::K8s, NAMESPACE)
 }

@@ -20,6 +20,7 @@ fn subject(identity: u32, app: &str, namespace: &str) -> Subject {
         identity: Identity::new(identity),
         labels: labels(app, namespace),
         named_ports: Vec::new(),
+        services: Vec::new(),
         audit: false,
     }
 }
@@ -191,11 +192,12 @@ fn a_narrower_block_is_reported_before_a_wider_one() {
     let spec = "{endpointSelector: {matchLabels: {app: web}}, ingress: [
         {fromEndpoints: [{}]}, {toPorts: [{ports: [{port: 80, protocol: TCP}]}]}]}";
     drop(repository.upsert(name("p"), rules(spec)));
-    let policy = repository.resolve(&subject(300, "web", "shop"));
+    let web = subject(300, "web", "shop");
+    let policy = repository.resolve(&web);
     let ask = |port| {
         let peer = Identity::new(301);
         let query = Query { direction: Direction::Ingress, peer, protocol: Protocol::Tcp, port: Some(port) };
-        repository.explain(&policy, &query).to_string()
+        repository.explain(&web, &policy, &query, None).to_string()
     };
     assert_eq!(ask(80), "allowed by cnp/shop/p ingress[1]");
     assert_eq!(ask(81), "allowed by cnp/shop/p ingress[0]");

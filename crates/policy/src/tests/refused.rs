@@ -58,6 +58,10 @@ fn whole_rules() {
         &[
             ("{nodeSelector: {}, ingress: [{}]}", "spec.nodeSelector: not supported yet by this version"),
             ("{ingress: [{}]}", "spec: rule must have one of endpointSelector or nodeSelector"),
+            (
+                "{endpointSelector: {}, egress: [{toPorts: [{ports: [{port: 80}], service: api}]}]}",
+                "toPorts[0].service: \"api\" needs a namespace here: write NAMESPACE/api",
+            ),
         ],
     );
     let empty = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspecs: []\n";
@@ -131,13 +135,10 @@ fn prefixes() {
             "{fromCIDRSet: [{}]}",
             "fromCIDRSet[0]: one of cidr, cidrGroupRef, or cidrGroupSelector is required",
         ),
+        ("{fromCIDRSet: [{cidrGroupRef: ''}]}", "fromCIDRSet[0].cidrGroupRef: is required"),
         (
-            "{fromCIDRSet: [{cidrGroupRef: g}]}",
-            "fromCIDRSet[0].cidrGroupRef: not supported yet by this version",
-        ),
-        (
-            "{fromCIDRSet: [{cidrGroupSelector: {}}]}",
-            "fromCIDRSet[0].cidrGroupSelector: not supported yet by this version",
+            "{fromCIDRSet: [{cidrGroupSelector: {matchLabels: {'a b': c}}}]}",
+            "fromCIDRSet[0].cidrGroupSelector.matchLabels[a b]: \"a b\" is no label key",
         ),
         (
             "{fromCIDRSet: [{cidr: 10.0.0.0/8, except: [11.0.0.0/16]}]}",
@@ -296,7 +297,6 @@ fn what_is_still_to_come() {
         ("rules: {grpc: [{}]}", "toPorts[0].rules.grpc"),
         ("rules: {l7proto: x}", "toPorts[0].rules.l7proto"),
         ("rules: {l7: [{a: b}]}", "toPorts[0].rules.l7"),
-        ("service: api", "toPorts[0].service"),
         ("serverNames: [a.example.com]", "toPorts[0].serverNames"),
         ("terminatingTLS: {secret: {name: a}}", "toPorts[0].terminatingTLS"),
         ("originatingTLS: {secret: {name: a}}", "toPorts[0].originatingTLS"),
@@ -306,15 +306,23 @@ fn what_is_still_to_come() {
     }
     egress(&[
         (
-            "{toFQDNs: [{matchName: a.example.com}]}",
-            "spec.egress[0].toFQDNs: not supported yet by this version",
+            "{toServices: [{k8sService: {namespace: a}}]}",
+            "spec.egress[0].toServices[0].k8sService.serviceName: is required",
         ),
         (
-            "{toServices: [{k8sService: {serviceName: a}}]}",
-            "spec.egress[0].toServices: not supported yet by this version",
+            "{toServices: [{}]}",
+            "spec.egress[0].toServices[0]: one of k8sService or k8sServiceSelector is required",
         ),
         ("{toGroups: [{aws: {region: a}}]}", "spec.egress[0].toGroups: not supported yet by this version"),
-        ("{toNodes: [{}]}", "spec.egress[0].toNodes: not supported yet by this version"),
+        (
+            "{toNodes: [{}]}",
+            "spec.egress[0].toNodes: needs the option enable-node-selector-labels, which is off",
+        ),
+        (
+            &ports("service: a/b/c"),
+            "toPorts[0].service: \"a/b/c\" is no Service: write NAME or NAMESPACE/NAME",
+        ),
+        (&ports("service: ''"), "toPorts[0].service: \"\" is no Service: write NAME or NAMESPACE/NAME"),
         (
             "{toEndpoints: [{}], authentication: {mode: required}}",
             "spec.egress[0].authentication.mode: not supported yet by this version",
@@ -330,7 +338,10 @@ fn what_is_still_to_come() {
     ]);
     entry(&[
         ("{fromGroups: [{aws: {}}]}", "spec.ingress[0].fromGroups: not supported yet by this version"),
-        ("{fromNodes: [{}]}", "spec.ingress[0].fromNodes: not supported yet by this version"),
+        (
+            "{fromNodes: [{}]}",
+            "spec.ingress[0].fromNodes: needs the option enable-node-selector-labels, which is off",
+        ),
         (&ports("serverNames: []"), "toPorts[0].serverNames: must not be empty"),
     ]);
     // What asks for nothing is no use of a feature.
@@ -359,10 +370,6 @@ fn deny_rules() {
     deny(
         "{toEndpoints: [{}], authentication: {mode: disabled}}",
         &format!("spec.egressDeny[0].authentication: {cannot}"),
-    );
-    deny(
-        "{toServices: [{k8sService: {serviceName: a}}]}",
-        "spec.egressDeny[0].toServices: not supported yet by this version",
     );
 }
 

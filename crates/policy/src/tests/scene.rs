@@ -100,8 +100,10 @@ impl Scene {
             })
             .collect();
         drop(self.repository.set_named_ports(name, identity, named_ports.clone()));
-        let before =
-            self.pods.insert(name.to_owned(), Subject { identity, labels, named_ports, audit: false });
+        let before = self.pods.insert(
+            name.to_owned(),
+            Subject { identity, labels, named_ports, services: Vec::new(), audit: false },
+        );
         let in_use = |identity| self.pods.values().any(|pod| pod.identity == identity);
         if let Some(before) = before.filter(|before| !in_use(before.identity)) {
             drop(self.repository.remove_identity(before.identity));

@@ -182,7 +182,6 @@ fn every_field() {
 fn what_is_still_to_come_is_refused_by_its_name() {
     let later = "not supported yet by this version";
     let cases = [
-        ("frontend-to-api.yaml", vec!["spec.ingress[0].toPorts[0].service"]),
         ("api-l7-allow.yaml", vec!["spec.ingress[0].toPorts[0].rules.http"]),
         ("api-http-filter.yaml", vec!["spec.ingress[0].toPorts[0].rules.http"]),
         ("grpc-method-policy.yaml", vec!["spec.ingress[0].toPorts[0].rules.http"]),

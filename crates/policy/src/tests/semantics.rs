@@ -283,7 +283,8 @@ fn the_deciding_rule_is_named() {
     assert_eq!(origin.description.as_deref(), Some("who may come in"));
     assert_eq!(origin.log.as_deref(), Some("backend"));
 
-    let policy = scene.repository.resolve(scene.subject("shop/backend"));
+    let backend = scene.subject("shop/backend");
+    let policy = scene.repository.resolve(backend);
     let closed_by: Vec<String> = policy.ingress.isolated_by.iter().map(ToString::to_string).collect();
     assert_eq!(closed_by, ["cnp/shop/p", "knp/shop/iso"]);
     assert!(!policy.egress.enforced && policy.egress.isolated_by.is_empty());
@@ -296,7 +297,7 @@ fn the_deciding_rule_is_named() {
             protocol: sluice_types::Protocol::Tcp,
             port: Some(80),
         };
-        scene.repository.explain(&policy, &query).to_string()
+        scene.repository.explain(backend, &policy, &query, None).to_string()
     };
     assert_eq!(ask("shop/frontend"), "allowed by cnp/shop/p ingress[0]");
     assert_eq!(

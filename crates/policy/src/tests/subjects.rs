@@ -133,6 +133,7 @@ fn node() -> Subject {
         identity: Identity::HOST,
         labels: labels(&["reserved:host", "node:role=control-plane"]),
         named_ports: Vec::new(),
+        services: Vec::new(),
         audit: false,
     }
 }
