@@ -59,6 +59,8 @@ pub struct Config {
     pub host_firewall: bool,
     /// Accept `fromNodes` and `toNodes`: identities of nodes carry the nodes' labels.
     pub node_selector_labels: bool,
+    /// Accept rules that name Services or groups of prefixes: somebody says what these stand for.
+    pub referents: bool,
     /// Accept `ClusterNetworkPolicy`: the datapath has an admin plane.
     pub admin_tiers: bool,
     /// Where the proxies listen.
@@ -77,6 +79,7 @@ impl Default for Config {
             cidr_match_pods: false,
             host_firewall: false,
             node_selector_labels: false,
+            referents: false,
             admin_tiers: false,
             proxies: Proxies::default(),
             cluster_name: "default".to_owned(),
@@ -92,6 +95,7 @@ impl Config {
         Self {
             host_firewall: true,
             node_selector_labels: true,
+            referents: true,
             admin_tiers: true,
             proxies: Proxies { http: port(1), kafka: port(2), dns: port(3), tls: port(4) },
             ..Self::default()

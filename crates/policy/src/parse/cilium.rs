@@ -168,7 +168,7 @@ impl Frame<'_> {
             PeerScope::Namespace(namespace) => Some(namespace),
             PeerScope::AnyNamespace | PeerScope::Anywhere => None,
         };
-        let ports = ports::parse(entry.to_ports, entry.icmps, action, namespace, path, report);
+        let ports = ports::parse(entry.to_ports, entry.icmps, action, namespace, self.config, path, report);
         let peers = peers::parse(entry, &ports, context, path, report);
         let requires = peers::requirements(entry, context, path, report);
         check_authentication(entry, action, path, report);

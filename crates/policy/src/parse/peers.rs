@@ -54,7 +54,8 @@ pub(super) fn parse(
     if entry.cidr_set.kind().is_used() {
         let place = path.field(entry.cidr_set.name);
         let prefixes = place.items(entry.cidr_set.list);
-        return Peers::Prefixes(prefixes.filter_map(|(path, rule)| cidr_rule(rule, &path, report)).collect());
+        let prefixes = prefixes.filter_map(|(path, rule)| cidr_rule(rule, context.config, &path, report));
+        return Peers::Prefixes(prefixes.collect());
     }
     if entry.services.kind().is_used() {
         let place = path.field(entry.services.name);
@@ -96,6 +97,9 @@ fn check_kinds(entry: &Entry<'_>, context: PeerContext<'_>, path: &Path, report:
     if entry.nodes.kind().is_used() && !context.config.node_selector_labels {
         report.refuse(&path.field(entry.nodes.name), Reason::NeedsOption("enable-node-selector-labels"));
     }
+    if entry.services.kind().is_used() && !context.config.referents {
+        report.refuse(&path.field(entry.services.name), Reason::NotSupported);
+    }
     if entry.groups.is_used() {
         report.refuse(&path.field(entry.groups.name), Reason::NotSupported);
     }
@@ -128,13 +132,20 @@ fn others(entry: &Entry<'_>, config: &Config, path: &Path, report: &mut Report) 
     if everybody { Peers::Any } else { Peers::Select(selectors) }
 }
 
-fn cidr_rule(written: &CidrRule, path: &Path, report: &mut Report) -> Option<PrefixPeer> {
+fn cidr_rule(written: &CidrRule, config: &Config, path: &Path, report: &mut Report) -> Option<PrefixPeer> {
     let ways =
         [written.cidr.is_some(), written.cidr_group_ref.is_some(), written.cidr_group_selector.is_some()];
     match ways.iter().filter(|given| **given).count() {
         0 => report.refuse(path, Reason::NoCidr),
         1 => {}
         _ => report.refuse(path, Reason::SeveralCidrs),
+    }
+    let groups = [
+        ("cidrGroupRef", written.cidr_group_ref.is_some()),
+        ("cidrGroupSelector", written.cidr_group_selector.is_some()),
+    ];
+    for (field, _) in groups.into_iter().filter(|(_, used)| *used && !config.referents) {
+        report.refuse(&path.field(field), Reason::NotSupported);
     }
     let source = if let Some(text) = &written.cidr {
         report.accept(&path.field("cidr"), cidr::prefix(text)).map(PrefixSource::Prefix)

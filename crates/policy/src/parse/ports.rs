@@ -8,6 +8,7 @@ use sluice_types::Protocol;
 
 use super::{Path, Reason, Report, icmp, reason::Words};
 use crate::{
+    config::Config,
     referents::ServiceName,
     rule::{self, Action, PortRange, Ports, Traffic},
 };
@@ -26,6 +27,7 @@ pub(super) fn parse(
     icmps: Option<&[IcmpRule]>,
     action: Action,
     namespace: Option<&str>,
+    config: &Config,
     entry: &Path,
     report: &mut Report,
 ) -> Ports {
@@ -41,6 +43,9 @@ pub(super) fn parse(
     for (path, rule) in entry.field("toPorts").items(to_ports) {
         refuse_layer_7(rule, action, &path, report);
         let traffic = port_rule(rule, &path.field("ports"), report);
+        if rule.service.is_some() && !config.referents {
+            report.refuse(&path.field("service"), Reason::NotSupported);
+        }
         let service = rule.service.as_deref();
         let service =
             service.and_then(|text| report.accept(&path.field("service"), service_name(text, namespace)));

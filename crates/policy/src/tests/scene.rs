@@ -297,7 +297,7 @@ pub(super) fn errors(kind: &str, spec: &str) -> Vec<String> {
     let manifest = read_manifests(&text).remove(0);
     match manifest.content {
         Err(error) => vec![error.to_string()],
-        Ok(object) => match parse_object(object, &Config::default()).1 {
+        Ok(object) => match parse_object(object, &Config { referents: true, ..Config::default() }).1 {
             Ok(_) => Vec::new(),
             Err(errors) => errors.iter().map(ToString::to_string).collect(),
         },
