@@ -1,14 +1,23 @@
-//! Rules about requests: the words that the tables of endpoints need. No proxy looks at requests yet, so rules about
-//! them are refused where they are parsed.
+//! Rules about requests: HTTP and gRPC, Kafka, DNS names, TLS server names.
+//!
+//! A rule says of one request whether it names it, and if not, what is different. What a request may do follows from
+//! all rules of a peer and port together, which is [`crate::requests`]'s work. Pure; proxies bring the requests.
 
-use std::fmt;
+pub mod dns;
+pub mod http;
+pub mod kafka;
+mod mismatch;
+mod name;
+mod pattern;
+pub mod tls;
 
-use sluice_types::Source;
-
-use crate::{
-    parse::Reason,
-    selector::{LabelKey, LabelSelector, Requirement, Selector},
-};
+pub use dns::{DnsRule, FqdnSelector};
+pub use http::{Effects, HeaderAction, HeaderEffect, HttpRequest, HttpRule, Secrets};
+pub use kafka::{KafkaRequest, KafkaRule};
+pub use mismatch::Mismatch;
+pub use name::NameError;
+pub use pattern::{PATTERN_BYTES_MAX, PATTERN_PROGRAM_BYTES_MAX, Pattern, PatternError};
+pub use tls::ServerName;
 
 /// What a proxy can read.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -23,70 +32,78 @@ pub enum Parser {
     Tls,
 }
 
-/// Rules about the requests of one protocol. There are none yet.
+impl Parser {
+    /// The word for reports, `HTTP`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Kafka => "Kafka",
+            Self::Dns => "DNS",
+            Self::Tls => "TLS",
+        }
+    }
+}
+
+/// Rules about the requests of one protocol: a request passes if one of them names it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum L7Rules {}
+pub enum L7Rules {
+    /// HTTP requests and gRPC calls.
+    Http(Vec<HttpRule>),
+    /// Kafka requests.
+    Kafka(Vec<KafkaRule>),
+    /// DNS queries.
+    Dns(Vec<DnsRule>),
+    /// Names in TLS handshakes.
+    Tls(Vec<ServerName>),
+}
 
 impl L7Rules {
     /// Who reads the requests.
     #[must_use]
     pub const fn parser(&self) -> Parser {
-        match *self {}
+        match self {
+            Self::Http(_) => Parser::Http,
+            Self::Kafka(_) => Parser::Kafka,
+            Self::Dns(_) => Parser::Dns,
+            Self::Tls(_) => Parser::Tls,
+        }
+    }
+
+    /// Where each of them stands in its port rule, `http[1]`.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&str> {
+        match self {
+            Self::Http(rules) => rules.iter().map(|rule| rule.part.as_str()).collect(),
+            Self::Kafka(rules) => rules.iter().map(|rule| rule.part.as_str()).collect(),
+            Self::Dns(rules) => rules.iter().map(|rule| rule.part.as_str()).collect(),
+            Self::Tls(rules) => rules.iter().map(|rule| rule.part.as_str()).collect(),
+        }
     }
 }
 
-/// What is done to a request before it goes on.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Effects;
-
-/// Why a rule does not name a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Mismatch {}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {}
-    }
-}
-
-/// A request.
+/// A request, as a proxy has read it.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// Who reads it.
-    pub parser: Parser,
-    /// What it says.
-    pub text: &'a str,
+pub enum Request<'a> {
+    /// An HTTP request or gRPC call.
+    Http(HttpRequest<'a>),
+    /// A Kafka request.
+    Kafka(KafkaRequest<'a>),
+    /// A query for this name.
+    Dns(&'a str),
+    /// A handshake that asks for this name, or for none.
+    Tls(Option<&'a str>),
 }
 
 impl Request<'_> {
     /// Who reads it.
     #[must_use]
     pub const fn parser(&self) -> Parser {
-        self.parser
-    }
-}
-
-/// What secrets hold.
-pub trait Secrets {}
-
-/// DNS names.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct FqdnSelector(String);
-
-impl FqdnSelector {
-    /// Reads one as written.
-    ///
-    /// # Errors
-    /// It names nothing.
-    pub fn parse(written: &sluice_api::cilium::FqdnSelector) -> Result<Self, Reason> {
-        let text = written.match_name.as_ref().or(written.match_pattern.as_ref());
-        text.cloned().map(Self).ok_or(Reason::Required)
-    }
-
-    /// Selects the identities that stand for such names.
-    #[must_use]
-    pub fn selector(&self) -> Selector {
-        let key = LabelKey::new(Source::Fqdn, &*self.0);
-        Selector::Labels(LabelSelector::from_iter([Requirement::Exists(key)]))
+        match self {
+            Self::Http(_) => Parser::Http,
+            Self::Kafka(_) => Parser::Kafka,
+            Self::Dns(_) => Parser::Dns,
+            Self::Tls(_) => Parser::Tls,
+        }
     }
 }

@@ -10,6 +10,7 @@ mod entity;
 mod entry;
 mod icmp;
 mod kubernetes;
+mod l7;
 mod peers;
 mod ports;
 mod reason;

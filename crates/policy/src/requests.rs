@@ -113,7 +113,7 @@ impl RequestTable {
             Says::Requests { rules, at } => Some((slot.rule, at.as_deref(), &**rules)),
             Says::Allow | Says::Deny | Says::Pass => None,
         });
-        let finding = check::check(rules, request, secrets);
+        let finding = check::check(&rules.collect::<Vec<_>>(), request, secrets);
         let last = last.first().map(|slot| (slot.rule, slot.says == Says::Allow));
         let by_request = finding.parts.first().map(|(rule, _)| (*rule, true));
         let (rule, allowed) = by_request.or(last).unwrap_or((RuleId::NONE, false));

@@ -8,6 +8,7 @@ mod oracle;
 mod ports;
 mod properties;
 mod refused;
+mod requests;
 mod scene;
 mod seeds;
 mod semantics;

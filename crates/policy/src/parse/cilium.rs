@@ -6,6 +6,7 @@ use sluice_types::{Direction, Source};
 use super::{
     Path, Reason, Report,
     entry::Entry,
+    l7::Place,
     peers::{self, PeerContext},
     ports,
     reason::Words,
@@ -168,7 +169,9 @@ impl Frame<'_> {
             PeerScope::Namespace(namespace) => Some(namespace),
             PeerScope::AnyNamespace | PeerScope::Anywhere => None,
         };
-        let ports = ports::parse(entry.to_ports, entry.icmps, action, namespace, self.config, path, report);
+        let is_node = matches!(self.subject, RuleSubject::Node(_));
+        let place = Place { direction, action, is_node, config: self.config };
+        let ports = ports::parse(entry.to_ports, entry.icmps, place, namespace, path, report);
         let peers = peers::parse(entry, &ports, context, path, report);
         let requires = peers::requirements(entry, context, path, report);
         check_authentication(entry, action, path, report);

@@ -9,11 +9,11 @@ use super::{
     Path, Reason, Report, cidr,
     entity::{self, Entity},
     entry::{Entry, Kind},
+    l7,
     selectors::{self, Keys, PeerScope},
 };
 use crate::{
     config::Config,
-    l7::FqdnSelector,
     rule::{Action, Peers, Ports, PrefixPeer, PrefixSource, ServicePeer, WhichServices},
     selector::{CidrSelector, LabelKey, LabelSelector, Requirement, Selector},
 };
@@ -119,7 +119,7 @@ fn others(entry: &Entry<'_>, config: &Config, path: &Path, report: &mut Report) 
         selectors.push(Selector::Labels(nodes));
     }
     for (path, written) in path.field(entry.names.name).items(entry.names.list) {
-        selectors.extend(report.accept(&path, FqdnSelector::parse(written)).map(|name| name.selector()));
+        selectors.extend(l7::fqdn(written, &path, report).map(|name| name.selector()));
     }
     let mut everybody = false;
     for (path, name) in path.field(entry.entities.name).items(entry.entities.list) {

@@ -1,16 +1,17 @@
 //! Ports of Cilium rules.
 
+use std::sync::Arc;
+
 use sluice_api::{
     IntOrString,
     cilium::{IcmpRule, Port, PortRule},
 };
 use sluice_types::Protocol;
 
-use super::{Path, Reason, Report, icmp, reason::Words};
+use super::{Path, Reason, Report, icmp, l7, l7::Place, reason::Words};
 use crate::{
-    config::Config,
     referents::ServiceName,
-    rule::{self, Action, PortRange, Ports, Traffic},
+    rule::{self, PortRange, Ports, Traffic},
 };
 
 /// How many ports or ICMP types one list may hold.
@@ -25,9 +26,8 @@ const EXTENDED: [&str; 7] = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"]
 pub(super) fn parse(
     to_ports: Option<&[PortRule]>,
     icmps: Option<&[IcmpRule]>,
-    action: Action,
+    place: Place<'_>,
     namespace: Option<&str>,
-    config: &Config,
     entry: &Path,
     report: &mut Report,
 ) -> Ports {
@@ -41,15 +41,15 @@ pub(super) fn parse(
     }
     let mut rules = Vec::new();
     for (path, rule) in entry.field("toPorts").items(to_ports) {
-        refuse_layer_7(rule, action, &path, report);
         let traffic = port_rule(rule, &path.field("ports"), report);
-        if rule.service.is_some() && !config.referents {
+        let l7 = l7::parse(rule, &traffic, place, &path, report).map(Arc::new);
+        if rule.service.is_some() && !place.config.referents {
             report.refuse(&path.field("service"), Reason::NotSupported);
         }
         let service = rule.service.as_deref();
         let service =
             service.and_then(|text| report.accept(&path.field("service"), service_name(text, namespace)));
-        rules.push(rule::PortRule { service, ..rule::PortRule::new(path.below(entry), traffic) });
+        rules.push(rule::PortRule { path: path.below(entry), traffic, service, l7 });
     }
     for (path, rule) in entry.field("icmps").items(icmps) {
         let fields = path.field("fields");
@@ -101,40 +101,6 @@ pub(super) fn is_dns_label(text: &str) -> bool {
 fn check_length<T>(list: Option<&[T]>, what: &'static str, path: &Path, report: &mut Report) {
     if list.is_some_and(|list| list.len() > LIST_MAX) {
         report.refuse(path, Reason::TooMany { what, max: LIST_MAX });
-    }
-}
-
-/// What this version cannot do on a port. Lists without elements ask for nothing.
-fn refuse_layer_7(rule: &PortRule, action: Action, path: &Path, report: &mut Report) {
-    let rules = path.field("rules");
-    let l7 = rule.rules.as_ref();
-    let has = |list: Option<usize>| list.is_some_and(|length| length > 0);
-    let used = [
-        (rules.field("http"), has(l7.and_then(|l7| l7.http.as_ref()).map(Vec::len))),
-        (rules.field("grpc"), has(l7.and_then(|l7| l7.grpc.as_ref()).map(Vec::len))),
-        (rules.field("kafka"), has(l7.and_then(|l7| l7.kafka.as_ref()).map(Vec::len))),
-        (rules.field("dns"), has(l7.and_then(|l7| l7.dns.as_ref()).map(Vec::len))),
-        (rules.field("l7"), has(l7.and_then(|l7| l7.l7.as_ref()).map(Vec::len))),
-        (rules.field("l7proto"), l7.is_some_and(|l7| l7.l7proto.is_some())),
-        (path.field("serverNames"), has(rule.server_names.as_ref().map(Vec::len))),
-        (path.field("terminatingTLS"), rule.terminating_tls.is_some()),
-        (path.field("originatingTLS"), rule.originating_tls.is_some()),
-        (path.field("listener"), rule.listener.is_some()),
-    ];
-    let (reason, forbidden) = match action {
-        Action::Allow => (Reason::NotSupported, false),
-        Action::Deny | Action::Pass => (Reason::NotInDenyRule, rule.rules.is_some()),
-    };
-    for (path, used) in used {
-        if used {
-            report.refuse(&path, reason.clone());
-        }
-    }
-    if forbidden {
-        report.refuse(&rules, reason);
-    }
-    if rule.server_names.as_ref().is_some_and(Vec::is_empty) {
-        report.refuse(&path.field("serverNames"), Reason::Empty);
     }
 }
 

@@ -129,6 +129,68 @@ pub enum Reason {
     /// A Service peer that names none.
     #[error("one of k8sService or k8sServiceSelector is required")]
     NoService,
+    /// Rules about requests of several protocols in one place.
+    #[error("multiple L7 protocol rule types specified in single rule")]
+    SeveralProtocols,
+    /// Rules about requests where there may be something else than TCP.
+    #[error("L7 rules can only apply to TCP (not ANY) except for DNS rules")]
+    RequestsNeedTcp,
+    /// Rules about requests on every port.
+    #[error("L7 rules can not be used when a port is 0")]
+    RequestsNeedPort,
+    /// Queries that arrive.
+    #[error("L7 protocol DNS is not supported on ingress yet")]
+    DnsOnIngress,
+    /// Queries without a port, or with a range of ports.
+    #[error("DNS rules need single ports, usually 53")]
+    DnsNeedsOnePort,
+    /// Requests of the node itself.
+    #[error("a rule for nodes cannot have this field (only DNS rules on egress)")]
+    RequestsOfNode,
+    /// A regular expression that cannot be used.
+    #[error("{0}")]
+    Pattern(crate::l7::PatternError),
+    /// A name that cannot be one.
+    #[error("{0}")]
+    Name(crate::l7::NameError),
+    /// Both ways to give a name.
+    #[error("only one of MatchName or MatchPattern is allowed in an FQDNSelector")]
+    NameAndPattern,
+    /// No name of a header.
+    #[error("{0:?} is no header name: write \"Name: value\" with a space, or the name alone for any value")]
+    NoHeaderName(String),
+    /// Both ways to give kinds of Kafka requests.
+    #[error("cannot set both Role and APIKey together")]
+    RoleAndKey,
+    /// No role of Kafka clients.
+    #[error("invalid Kafka Role {found:?}: it is none of {known}")]
+    NoKafkaRole {
+        /// What was written.
+        found: String,
+        /// What may be written.
+        known: Words,
+    },
+    /// No kind of Kafka requests.
+    #[error("invalid Kafka APIKey {0:?}")]
+    NoKafkaKey(String),
+    /// No version.
+    #[error("invalid Kafka APIVersion {0:?}: it is not in 0 to 32767")]
+    NoKafkaVersion(String),
+    /// No topic.
+    #[error("invalid Kafka topic {0:?}: at most 255 letters, digits, '.', '_' and '-'")]
+    NoTopic(String),
+    /// Names of handshakes where requests are looked at.
+    #[error("serverNames and rules cannot stand together without terminatingTLS")]
+    NamesAndRequests,
+    /// Listeners are for what goes out.
+    #[error("a listener is not supported on ingress")]
+    ListenerOnIngress,
+    /// A listener brings its own rules.
+    #[error("a listener cannot stand together with rules")]
+    ListenerAndRequests,
+    /// The order of listeners.
+    #[error("priority {0} is not in 0 to 100")]
+    ListenerPriority(i64),
     /// No label key.
     #[error("{0:?} is no label key")]
     NoLabelKey(String),

@@ -292,12 +292,16 @@ pub(super) fn parse_object(
 
 /// What is wrong with a policy, one line per error; empty if nothing is.
 pub(super) fn errors(kind: &str, spec: &str) -> Vec<String> {
+    errors_with(kind, spec, &Config { referents: true, ..Config::default() })
+}
+
+pub(super) fn errors_with(kind: &str, spec: &str, config: &Config) -> Vec<String> {
     let namespace = if kind == "CiliumClusterwideNetworkPolicy" { "" } else { "shop" };
     let text = policy_text(kind, namespace, "p", spec);
     let manifest = read_manifests(&text).remove(0);
     match manifest.content {
         Err(error) => vec![error.to_string()],
-        Ok(object) => match parse_object(object, &Config { referents: true, ..Config::default() }).1 {
+        Ok(object) => match parse_object(object, config).1 {
             Ok(_) => Vec::new(),
             Err(errors) => errors.iter().map(ToString::to_string).collect(),
         },
