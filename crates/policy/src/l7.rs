@@ -12,7 +12,7 @@ mod pattern;
 pub mod tls;
 
 pub use dns::{DnsRule, FqdnSelector};
-pub use http::{Effects, HeaderAction, HeaderEffect, HttpRequest, HttpRule, Secrets};
+pub use http::{Effects, HeaderAction, HeaderEffect, HttpRequest, HttpRule, HttpRuleSet, Secrets};
 pub use kafka::{KafkaRequest, KafkaRule};
 pub use mismatch::Mismatch;
 pub use name::NameError;

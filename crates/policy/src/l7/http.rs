@@ -3,9 +3,13 @@
 //! Method, path and host are patterns for the whole text; the path holds the query. Header values are literals. A
 //! gRPC call is a POST to `/service/method` whose content type begins with `application/grpc`.
 
+mod set;
+
 use std::fmt;
 
 use sluice_api::cilium as api;
+
+pub use set::HttpRuleSet;
 
 use super::{Mismatch, Pattern, PatternError};
 
@@ -152,6 +156,11 @@ impl HttpRule {
                 return Err(Mismatch::new(field, pattern.to_string(), Some(got)));
             }
         }
+        self.check_headers(request, secrets)
+    }
+
+    /// The part of a check that no pattern decides.
+    fn check_headers(&self, request: &HttpRequest<'_>, secrets: &dyn Secrets) -> Result<Effects, Mismatch> {
         if self.grpc {
             check_grpc(request)?;
         }

@@ -111,6 +111,16 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// What stands for the pattern in a set of them, anchored at both ends. A literal needs none.
+    pub(super) fn source(&self) -> Option<&str> {
+        match &self.0.matcher {
+            Matcher::Literal(_) => None,
+            Matcher::Regex { source, .. } => Some(source),
+        }
+    }
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.0.text == other.0.text

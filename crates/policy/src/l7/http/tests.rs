@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use proptest::{bool::weighted, collection::vec, option, prelude::*, sample::select};
+
 use super::*;
 
 struct Kept(BTreeMap<&'static str, &'static str>);
@@ -141,5 +143,81 @@ fn grpc_calls() {
         (grpc(Some("a.S"), Some("M")), call("POST", "/a.S/M", &[]), false),
     ] {
         assert_eq!(rule.check(&request, &()).is_ok(), want, "{rule:?} {request:?}");
+    }
+}
+
+#[test]
+fn a_set_that_is_too_big_becomes_several() {
+    let path = |nth: usize| Some(Pattern::new(&format!("/p{nth}/[^/]+")).unwrap());
+    let rules: Vec<HttpRule> = (0..40).map(|nth| HttpRule { path: path(nth), ..rule(vec![]) }).collect();
+    let request = HttpRequest { path: "/p17/x", ..request(&[]) };
+    for (limit, automata) in [(10 << 20, 1..=1), (8_000, 2..=39), (10, 40..=40)] {
+        let set = HttpRuleSet::with_limit(rules.iter().zip(100..), limit);
+        assert!(automata.contains(&set.path_automata()), "{limit}: {}", set.path_automata());
+        assert_eq!(set.matching(&request, &()).collect::<Vec<_>>(), [117], "{limit}");
+    }
+    let many: Vec<HttpRule> = (0..1001).map(|nth| HttpRule { path: path(nth), ..rule(vec![]) }).collect();
+    let set = HttpRuleSet::new(many.iter().zip(0..));
+    assert_eq!((set.len(), set.path_automata()), (1001, 3));
+    let last = HttpRequest { path: "/p1000/x", ..request };
+    assert_eq!(set.matching(&last, &()).collect::<Vec<_>>(), [1000]);
+    let equal = vec![rules[3].clone(); 9];
+    assert_eq!(HttpRuleSet::new(equal.iter().zip(0..)).path_automata(), 1, "equal patterns are shared");
+    assert_eq!(HttpRuleSet::default().matching(&request, &()).count(), 0, "no rule allows nothing");
+}
+
+#[test]
+fn a_set_knows_whether_one_match_is_enough() {
+    let header = |mismatch| HeaderRule { mismatch, ..HeaderRule::from_line("X-A: a") };
+    for (mismatch, want) in [(None, false), (Some(HeaderAction::Log), true), (Some(HeaderAction::Add), true)]
+    {
+        let rules = [rule(vec![]), rule(vec![header(mismatch)])];
+        assert_eq!(HttpRuleSet::new(rules.iter().zip(0..)).has_effects(), want, "{mismatch:?}");
+    }
+}
+
+fn some_rule() -> impl Strategy<Value = HttpRule> {
+    let methods = select(vec!["GET", "POST", "GET|PUT", "P.*", "(?i)get", "^GET$"]);
+    let paths = select(vec!["/", "/a", "^/a$", "/a.*", "/a/[0-9]+", "/(a|b)/1", r"/a\?.*", "/[^/]+/1", ".*"]);
+    let hosts = select(vec!["h", "h:80", ".*:80", "[gh]", "x"]);
+    let actions = select(vec![
+        None,
+        None,
+        Some(HeaderAction::Log),
+        Some(HeaderAction::Add),
+        Some(HeaderAction::Delete),
+        Some(HeaderAction::Replace),
+    ]);
+    let header = (select(vec!["X", "x: 1", "x-y: 1,1", "X-Y 1"]), actions)
+        .prop_map(|(line, mismatch)| HeaderRule { mismatch, ..HeaderRule::from_line(line) });
+    let fields = (option::of(methods), option::of(paths), option::of(hosts));
+    (fields, vec(header, 0..3), weighted(0.2)).prop_map(|((method, path, host), headers, grpc)| {
+        let pattern = |text: Option<&str>| text.map(|text| Pattern::new(text).unwrap());
+        let (method, path, host) = (pattern(method), pattern(path), pattern(host));
+        HttpRule { part: "http[0]".into(), method, path, host, grpc, headers }
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_set_says_what_its_rules_say(
+        rules in vec(some_rule(), 0..12),
+        method in select(vec!["GET", "get", "PUT", "POST", "X"]),
+        path in select(vec!["/", "/a", "/a?x", "/a/1", "/b/1", "/a/1/", ""]),
+        authority in select(vec!["h", "h:80", "g", ""]),
+        headers in vec(
+            select(vec![("x", &b"1"[..]), ("X-Y", b"1"), ("X", b""), ("content-type", b"application/grpc")]),
+            0..3,
+        ),
+        limit in select(vec![10 << 20, 4_000, 1]),
+    ) {
+        let request = HttpRequest { method, path, authority, headers: &headers };
+        let set = HttpRuleSet::with_limit(rules.iter().zip(10..), limit);
+        let one_by_one: Vec<(usize, Effects)> = rules
+            .iter()
+            .zip(10..)
+            .filter_map(|(rule, index)| Some((index, rule.check(&request, &()).ok()?)))
+            .collect();
+        prop_assert_eq!(set.matches(&request, &()).collect::<Vec<_>>(), one_by_one);
     }
 }
