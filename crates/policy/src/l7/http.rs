@@ -16,16 +16,19 @@ use super::{Mismatch, Pattern, PatternError};
 /// The value that seeds and users write for "any value".
 const ANY_VALUE: &str = ".*";
 const CONTENT_TYPE: &str = "content-type";
+const HOST: &str = "host";
+/// Headers whose values are passwords as a rule: reports leave them out.
+const SENSITIVE: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 const GRPC: &[u8] = b"application/grpc";
 
 /// A request as it is judged and forwarded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct HttpRequest<'a> {
     /// As sent; methods are case-sensitive.
     pub method: &'a str,
     /// The normal form of the path, with the query.
     pub path: &'a str,
-    /// Host and, if it was sent, port.
+    /// Host and, if it was sent, port. Stands for the header `host` as well, which need not be in `headers`.
     pub authority: &'a str,
     /// Names of either case and values, in order.
     pub headers: &'a [(&'a str, &'a [u8])],
@@ -34,6 +37,9 @@ pub struct HttpRequest<'a> {
 impl HttpRequest<'_> {
     /// The values of a header joined by commas, as recipients may join them (RFC 9110, section 5.3).
     fn header(&self, name: &str) -> Option<Vec<u8>> {
+        if name.eq_ignore_ascii_case(HOST) {
+            return Some(self.authority.as_bytes().to_vec());
+        }
         let mut values = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
         let mut joined = values.next()?.1.to_vec();
         for (_, value) in values {
@@ -41,6 +47,19 @@ impl HttpRequest<'_> {
             joined.extend_from_slice(value);
         }
         Some(joined)
+    }
+}
+
+impl fmt::Debug for HttpRequest<'_> {
+    /// Without the values of headers, which may be somebody's password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
+        f.debug_struct("HttpRequest")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("authority", &self.authority)
+            .field("headers", &names)
+            .finish()
     }
 }
 
@@ -209,13 +228,13 @@ impl HeaderRule {
         }
     }
 
-    /// The value that is expected: `Err` if it is in a secret that is not there.
-    fn expected(&self, secrets: &dyn Secrets) -> Result<Option<Vec<u8>>, ()> {
-        let Some((namespace, name)) = &self.secret else {
-            return Ok(self.value.as_ref().map(|value| value.clone().into_bytes()));
-        };
-        let kept = secrets.value(namespace.as_deref(), name);
-        kept.or_else(|| self.value.as_ref().map(|value| value.clone().into_bytes())).map(Some).ok_or(())
+    /// The value that is expected, `Some(None)` if any is: `None` if it is in a secret that is not there.
+    fn expected(&self, secrets: &dyn Secrets) -> Option<Option<Vec<u8>>> {
+        let written = || self.value.as_ref().map(|value| value.clone().into_bytes());
+        match &self.secret {
+            Some((namespace, name)) => secrets.value(namespace.as_deref(), name).or_else(written).map(Some),
+            None => Some(written()),
+        }
     }
 
     fn check(
@@ -224,38 +243,28 @@ impl HeaderRule {
         secrets: &dyn Secrets,
     ) -> Result<Option<HeaderEffect>, Mismatch> {
         let found = request.header(&self.name);
-        let expected = self.expected(secrets);
+        // Nobody can say whether it holds, whatever is to be done where it does not.
+        let Some(expected) = self.expected(secrets) else { return Err(self.differs(found)) };
         let holds = match (&expected, self.mismatch) {
-            (Err(()), _) => false,
-            (Ok(None), None) => found.is_some(),
+            (None, None) => found.is_some(),
             // With an action, no value means the empty one.
-            (Ok(None), Some(_)) => found.as_deref() == Some(b"".as_slice()),
-            (Ok(Some(expected)), _) => found.as_ref().is_some_and(|found| is_same(found, expected)),
+            (None, Some(_)) => found.as_deref() == Some(b"".as_slice()),
+            (Some(expected), _) => found.as_ref().is_some_and(|found| is_same(found, expected)),
         };
         if holds {
             return Ok(None);
         }
-        let value = expected.map(Option::unwrap_or_default);
-        match (self.mismatch, value) {
-            (Some(action @ (HeaderAction::Log | HeaderAction::Delete)), value) => {
-                let effect =
-                    HeaderEffect { action, name: self.name.clone(), value: value.unwrap_or_default() };
-                // What is not there cannot be taken out.
-                Ok(Some(effect).filter(|_| action == HeaderAction::Log || found.is_some()))
-            }
-            (Some(action @ (HeaderAction::Add | HeaderAction::Replace)), Ok(value)) => {
-                Ok(Some(HeaderEffect { action, name: self.name.clone(), value }))
-            }
-            (Some(HeaderAction::Add | HeaderAction::Replace), Err(())) | (None, _) => {
-                Err(self.differs(found))
-            }
-        }
+        let Some(action) = self.mismatch else { return Err(self.differs(found)) };
+        let effect = HeaderEffect { action, name: self.name.clone(), value: expected.unwrap_or_default() };
+        // What is not there cannot be taken out.
+        Ok(Some(effect).filter(|_| action != HeaderAction::Delete || found.is_some()))
     }
 
     fn differs(&self, found: Option<Vec<u8>>) -> Mismatch {
         let is_secret = self.secret.is_some();
         let wanted = if is_secret { "" } else { self.value.as_deref().unwrap_or_default() };
-        let got = found.map(|found| match is_secret {
+        let is_hidden = is_secret || SENSITIVE.iter().any(|name| name.eq_ignore_ascii_case(&self.name));
+        let got = found.map(|found| match is_hidden {
             true => "(not shown)".to_owned(),
             false => String::from_utf8_lossy(&found).into_owned(),
         });

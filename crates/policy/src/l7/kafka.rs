@@ -116,6 +116,10 @@ impl KafkaRule {
             let got = api_name(request.api_key).map_or_else(|| request.api_key.to_string(), str::to_owned);
             return Err(Mismatch::new("API key", &*kinds.name, Some(&got)));
         }
+        // Nobody can say what topics a kind is about that is not known.
+        if self.topic.is_some() && api_name(request.api_key).is_none() {
+            return Err(Mismatch::new("API key", "a known one", Some(&request.api_key.to_string())));
+        }
         if let Some(version) = self.api_version.filter(|version| *version != request.api_version) {
             return Err(Mismatch::new(
                 "API version",
@@ -216,16 +220,28 @@ const API_KEYS: &[(i16, &str)] = &[
     (49, "alterclientquotas"),
     (50, "describeuserscramcredentials"),
     (51, "alteruserscramcredentials"),
+    (52, "vote"),
+    (53, "beginquorumepoch"),
+    (54, "endquorumepoch"),
     (55, "describequorum"),
+    (56, "alterpartition"),
     (57, "updatefeatures"),
+    (58, "envelope"),
+    (59, "fetchsnapshot"),
     (60, "describecluster"),
     (61, "describeproducers"),
+    (62, "brokerregistration"),
+    (63, "brokerheartbeat"),
+    (64, "unregisterbroker"),
     (65, "describetransactions"),
     (66, "listtransactions"),
+    (67, "allocateproducerids"),
     (68, "consumergroupheartbeat"),
     (69, "consumergroupdescribe"),
+    (70, "controllerregistration"),
     (71, "gettelemetrysubscriptions"),
     (72, "pushtelemetry"),
+    (73, "assignreplicastodirs"),
     (74, "listconfigresources"),
     (75, "describetopicpartitions"),
     (76, "sharegroupheartbeat"),
@@ -234,6 +250,17 @@ const API_KEYS: &[(i16, &str)] = &[
     (79, "shareacknowledge"),
     (80, "addraftvoter"),
     (81, "removeraftvoter"),
+    (82, "updateraftvoter"),
+    (83, "initializesharegroupstate"),
+    (84, "readsharegroupstate"),
+    (85, "writesharegroupstate"),
+    (86, "deletesharegroupstate"),
+    (87, "readsharegroupstatesummary"),
+    (88, "streamsgroupheartbeat"),
+    (89, "streamsgroupdescribe"),
+    (90, "describesharegroupoffsets"),
+    (91, "altersharegroupoffsets"),
+    (92, "deletesharegroupoffsets"),
 ];
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// How much of a request a report repeats.
+const SHOWN_CHARS_MAX: usize = 200;
+
 /// What is different.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mismatch {
@@ -15,8 +18,20 @@ pub struct Mismatch {
 
 impl Mismatch {
     pub(super) fn new(field: impl Into<String>, wanted: impl Into<String>, got: Option<&str>) -> Self {
-        Self { field: field.into(), wanted: wanted.into(), got: got.map(str::to_owned) }
+        Self { field: field.into(), wanted: wanted.into(), got: got.map(shown) }
     }
+}
+
+/// What a request holds, fit for one line: anybody may have sent it.
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(SHOWN_CHARS_MAX) {
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 impl fmt::Display for Mismatch {

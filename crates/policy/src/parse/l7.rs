@@ -23,6 +23,19 @@ const ROLES: Words = Words(&["produce", "consume"]);
 /// The longest name of a topic, client or header.
 const WORD_MAX: usize = 255;
 
+/// Headers that frame or route a request: changed, the server would see another request than the one judged.
+const UNCHANGEABLE: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Where a port rule stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
@@ -141,6 +154,10 @@ fn requests(written: &Written, path: &Path, report: &mut Report) -> Option<L7Rul
             .filter_map(|(at, rule)| http_rule(rule, at.below(path), &at, report))
             .collect();
         for (at, rule) in calls.items(Some(grpc)) {
+            let names = [("serviceName", &rule.service_name), ("methodName", &rule.method_name)];
+            for (field, name) in names {
+                report.accept(&at.field(field), check_call_name(name.as_deref()));
+            }
             let read =
                 HttpRule::grpc(at.below(path), rule.service_name.as_deref(), rule.method_name.as_deref());
             rules.extend(report.accept(&at, read.map_err(Reason::Pattern)));
@@ -174,7 +191,8 @@ fn http_rule(written: &WrittenHttp, part: String, path: &Path, report: &mut Repo
     let mut headers = Vec::new();
     for (at, line) in path.field("headers").items(written.headers.as_deref()) {
         let rule = HeaderRule::from_line(line);
-        headers.extend(report.accept(&at, check_header_name(&rule.name)).map(|()| rule));
+        let checked = check_header_name(&rule.name).and_then(|()| check_header_value(rule.value.as_deref()));
+        headers.extend(report.accept(&at, checked).map(|()| rule));
     }
     for (at, header) in path.field("headerMatches").items(written.header_matches.as_deref()) {
         let action = match header.mismatch.as_deref() {
@@ -185,8 +203,10 @@ fn http_rule(written: &WrittenHttp, part: String, path: &Path, report: &mut Repo
             Some("REPLACE") => Ok(Some(HeaderAction::Replace)),
             Some(other) => Err(Reason::NoneOf { found: other.to_owned(), known: MISMATCH_ACTIONS }),
         };
-        let named = report.accept(&at.field("name"), check_header_name(&header.name));
         let action = report.accept(&at.field("mismatch"), action);
+        let checked = check_header_name(&header.name).and_then(|()| check_change(&header.name, action));
+        let named = report.accept(&at.field("name"), checked);
+        report.accept(&at.field("value"), check_header_value(header.value.as_deref()));
         headers.extend(named.zip(action).map(|((), action)| HeaderRule::from_match(header, action)));
     }
     // `Some(None)` was refused.
@@ -206,6 +226,43 @@ fn check_header_name(name: &str) -> Result<(), Reason> {
         Ok(())
     } else {
         Err(Reason::NoHeaderName(name.chars().take(WORD_MAX).collect()))
+    }
+}
+
+/// The name of a service or method is one segment of a path as it is.
+fn check_call_name(name: Option<&str>) -> Result<(), Reason> {
+    let Some(name) = name else { return Ok(()) };
+    let reserved = |byte: u8| matches!(byte, b'/' | b'?' | b'#' | b'%' | b'\\');
+    let is_segment = name.bytes().all(|byte| byte.is_ascii_graphic() && !reserved(byte));
+    if is_segment && !matches!(name, "" | "." | "..") {
+        Ok(())
+    } else {
+        Err(Reason::NoGrpcName(name.chars().take(WORD_MAX).collect()))
+    }
+}
+
+/// A value that no request can have never matches, and one with a line break would be a second header if it were
+/// put into a request.
+fn check_header_value(value: Option<&str>) -> Result<(), Reason> {
+    let Some(value) = value else { return Ok(()) };
+    let is_trimmed = value.trim_matches([' ', '\t']).len() == value.len();
+    if is_trimmed && !value.chars().any(|c| c.is_control() && c != '\t') {
+        Ok(())
+    } else {
+        Err(Reason::NoHeaderValue(value.chars().take(WORD_MAX).collect()))
+    }
+}
+
+/// Whether an action may change a header.
+fn check_change(name: &str, action: Option<Option<HeaderAction>>) -> Result<(), Reason> {
+    let changes = match action.flatten() {
+        Some(HeaderAction::Add | HeaderAction::Delete | HeaderAction::Replace) => true,
+        Some(HeaderAction::Log) | None => false,
+    };
+    if changes && UNCHANGEABLE.iter().any(|fixed| fixed.eq_ignore_ascii_case(name)) {
+        Err(Reason::UnchangeableHeader(name.to_owned()))
+    } else {
+        Ok(())
     }
 }
 

@@ -159,6 +159,15 @@ pub enum Reason {
     /// No name of a header.
     #[error("{0:?} is no header name: write \"Name: value\" with a space, or the name alone for any value")]
     NoHeaderName(String),
+    /// No header can have such a value.
+    #[error("{0:?} is no header value: it begins or ends with a space, or holds control characters")]
+    NoHeaderValue(String),
+    /// No name of a gRPC service or method.
+    #[error("{0:?} is no gRPC name: it must not be empty, nor hold spaces, / ? # % or a backslash")]
+    NoGrpcName(String),
+    /// A header that is not a rule's to change.
+    #[error("header {0} frames or routes the request, and a rule cannot change it")]
+    UnchangeableHeader(String),
     /// Both ways to give kinds of Kafka requests.
     #[error("cannot set both Role and APIKey together")]
     RoleAndKey,

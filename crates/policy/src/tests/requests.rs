@@ -309,6 +309,37 @@ fn what_is_refused() {
         ),
         (
             "ingress",
+            ports(tcp, "rules: {http: [{headers: ['A:  b']}]}"),
+            "headers[0]: \" b\" is no header value",
+        ),
+        (
+            "ingress",
+            ports(
+                tcp,
+                "rules: {http: [{headerMatches: [{name: A, value: \"b\\r\\nC: d\", mismatch: ADD}]}]}",
+            ),
+            "headerMatches[0].value: \"b\\r\\nC: d\" is no header value",
+        ),
+        (
+            "ingress",
+            ports(
+                tcp,
+                "rules: {http: [{headerMatches: [{name: Transfer-Encoding, value: a, mismatch: REPLACE}]}]}",
+            ),
+            "headerMatches[0].name: header Transfer-Encoding frames or routes the request",
+        ),
+        (
+            "ingress",
+            ports(tcp, "rules: {grpc: [{serviceName: ''}]}"),
+            "grpc[0].serviceName: \"\" is no gRPC name",
+        ),
+        (
+            "ingress",
+            ports(tcp, "rules: {grpc: [{methodName: a/b}]}"),
+            "grpc[0].methodName: \"a/b\" is no gRPC name",
+        ),
+        (
+            "ingress",
             ports(tcp, "rules: {kafka: [{role: produce, apiKey: fetch}]}"),
             "cannot set both Role and APIKey",
         ),

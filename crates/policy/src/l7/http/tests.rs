@@ -99,7 +99,10 @@ fn what_is_done_where_a_header_differs() {
         (Some("a"), Some("gone"), None, Some("a"), Some(vec![])),
         (None, Some("gone"), None, Some("a"), None),
         (None, Some("gone"), Some(Add), Some("a"), None),
-        (None, Some("gone"), Some(Delete), Some("a"), Some(vec![(Delete, "")])),
+        (None, Some("gone"), Some(Delete), Some("a"), None),
+        (None, Some("gone"), Some(Log), Some("a"), None),
+        (None, Some("gone"), Some(Log), None, None),
+        (Some("a"), Some("gone"), Some(Log), Some("b"), Some(vec![(Log, "a")])),
         (None, Some("s"), Some(Replace), None, Some(vec![(Replace, "kept")])),
     ];
     for (value, secret, action, header, want) in cases {
@@ -111,6 +114,34 @@ fn what_is_done_where_a_header_differs() {
         let want = want.map(|list| list.into_iter().map(|(a, v)| (a, v.to_owned())).collect::<Vec<_>>());
         assert_eq!(got, want, "{value:?} {secret:?} {action:?} {header:?}");
     }
+}
+
+#[test]
+fn the_authority_is_the_host_header() {
+    let headers: &[(&str, &[u8])] = &[("host", b"other")];
+    for (line, want) in [("Host: shop:8080", "[]"), ("host: other", "header host shop:8080 is not other")] {
+        let rule = rule(vec![HeaderRule::from_line(line)]);
+        assert_eq!(outcome(&rule, &request(headers)), want, "{line}");
+        assert_eq!(outcome(&rule, &request(&[])), want, "{line}");
+    }
+}
+
+#[test]
+fn reports_are_short_and_tell_no_password() {
+    let headers: &[(&str, &[u8])] =
+        &[("authorization", b"canary-1"), ("Cookie", b"canary-2"), ("X", b"a\r\nb")];
+    for (line, want) in [
+        ("Authorization: a", "header Authorization (not shown) is not a"),
+        ("cookie: a", "header cookie (not shown) is not a"),
+        ("X: a", r"header X a\r\nb is not a"),
+    ] {
+        assert_eq!(outcome(&rule(vec![HeaderRule::from_line(line)]), &request(headers)), want, "{line}");
+    }
+    assert!(!format!("{:?}", request(headers)).contains("canary"));
+    let path = format!("/{}", "x".repeat(9000));
+    let long = HttpRequest { path: &path, ..request(&[]) };
+    let said = outcome(&HttpRule { path: Some(Pattern::new("/a").unwrap()), ..rule(vec![]) }, &long);
+    assert!(said.len() < 300 && said.ends_with("… is not /a"), "{said}");
 }
 
 #[test]

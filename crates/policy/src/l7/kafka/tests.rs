@@ -64,6 +64,12 @@ fn every_topic_must_be_covered() {
     let unknown = KafkaRequest { unknown_topics: 1, ..ask("produce", &["a"]) };
     assert!(!passes(&[&a], &unknown), "a topic whose name is not known is not covered by a name");
     assert!(passes(&[&any], &unknown));
+    let (every_kind, of_topic) = (rule(None, None), rule(None, Some("a")));
+    for (api_key, want) in [(92, true), (93, false), (-1, false)] {
+        let request = KafkaRequest { api_key, ..ask("produce", &[]) };
+        assert_eq!(passes(&[&of_topic], &request), want, "{api_key}: may be about any topic");
+        assert!(passes(&[&every_kind], &request), "{api_key}");
+    }
     let Finding::Unnamed(why) = check(&[&a], &ask("produce", &["b"])) else { panic!() };
     assert_eq!(why[0].1.to_string(), "topic b is not a");
     let Finding::Unnamed(why) = check(&[&a], &ask("fetch", &["a"])) else { panic!() };
