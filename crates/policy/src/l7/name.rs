@@ -235,7 +235,7 @@ mod tests {
         } else {
             let leading = regex::Regex::new(r"^\*\*+\.").unwrap();
             let (front, rest) = match leading.find(body) {
-                Some(found) => (r"[-a-z0-9_]+([.][-a-z0-9_]+)*[.]", &body[found.end()..]),
+                Some(found) => (r"[-a-z0-9_]+([.][-a-z0-9_]+)*[.]", body.split_at(found.end()).1),
                 None => ("", body),
             };
             let rest = regex::Regex::new(r"\*+").unwrap().replace_all(rest, "@").replace('.', "[.]");
