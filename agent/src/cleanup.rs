@@ -15,7 +15,7 @@ use sluice_netlink::Netlink;
 use crate::config::Config;
 use crate::datapath::file;
 use crate::lock::Lock;
-use crate::node::{POD_LINK_PREFIX, masquerade, remove_routers};
+use crate::node::{POD_LINK_PREFIX, masquerade, remove_redirect_route, remove_routers};
 use crate::report::chain;
 
 /// Removes pins, pods' veths, router addresses, the nftables table and the state files.
@@ -31,7 +31,10 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     remove_links(&names, &mut left);
     remove_pins(&pins, &mut left);
     match Netlink::open() {
-        Ok(mut netlink) => note(remove_routers(&mut netlink, &config.routers()), &mut left),
+        Ok(mut netlink) => {
+            note(remove_routers(&mut netlink, &config.routers()), &mut left);
+            note(remove_redirect_route(&mut netlink), &mut left);
+        }
         Err(error) => left.push(chain(&error)),
     }
     note(masquerade::remove(), &mut left);

@@ -7,9 +7,11 @@
 mod devices;
 mod guard;
 pub(crate) mod masquerade;
+mod redirect;
 mod routers;
 mod watch;
 
+pub(crate) use redirect::remove as remove_redirect_route;
 pub(crate) use routers::remove_routers;
 pub(crate) use watch::{NodeSettings, NodeWatch, links};
 

@@ -13,7 +13,7 @@ use sluice_netlink::{Error, Netlink};
 use tokio::sync::watch;
 
 use super::guard::Guard;
-use super::{devices, masquerade, routers};
+use super::{devices, masquerade, redirect, routers};
 use crate::event::Event;
 use crate::observe::Names;
 use crate::report::chain;
@@ -78,6 +78,7 @@ impl NodeWatch {
         if let Err(error) = routers::set_up_routers(&mut self.netlink, &self.settings.routers) {
             problems.push(problem("router addresses", "pods cannot name the node by them", &error));
         }
+        problems.extend(redirect::set_up(&mut self.netlink));
         self.masquerade(&mut problems);
         let (devices, more) =
             devices::attach_all(&mut self.netlink, &self.settings.pins, &self.settings.devices);

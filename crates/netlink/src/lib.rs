@@ -1,4 +1,4 @@
-//! A small synchronous rtnetlink: links, addresses, routes, neighbours, and network namespaces.
+//! A small synchronous rtnetlink: links, addresses, routes, rules, neighbours, and network namespaces.
 //!
 //! A [`Netlink`] handle belongs to the network namespace it was opened in and can be used from any thread
 //! afterwards; [`Netlink::open_in`] opens one in another namespace. Every call is one request and its answer,
@@ -30,6 +30,7 @@ mod mac;
 mod neighbour;
 pub mod netns;
 mod route;
+mod rule;
 mod socket;
 pub mod sysctl;
 
@@ -40,4 +41,5 @@ pub use mac::{MacAddr, MacParseError};
 pub use neighbour::Neighbour;
 pub use netns::{Netns, NetnsError, NetnsId};
 pub use route::Route;
+pub use rule::LocalDelivery;
 pub use socket::Netlink;

@@ -8,7 +8,9 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use sluice_netlink::{MacAddr, Neighbour, Netlink, Netns, NetnsError, Route, VethSpec, netns, sysctl};
+    use sluice_netlink::{
+        LocalDelivery, MacAddr, Neighbour, Netlink, Netns, NetnsError, Route, VethSpec, netns, sysctl,
+    };
 
     /// A namespace that goes away with the test.
     struct Lab {
@@ -42,6 +44,44 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn marked_packets_are_delivered_locally() {
+        let lab = Lab::new();
+        let mut netlink = lab.netlink();
+        let loopback = netlink.link("lo").unwrap();
+        netlink.set_up(loopback.index).unwrap();
+        let delivery = LocalDelivery { mark: 0x200, mask: 0xf00, priority: 90, table: 7_740 };
+        let show = |family: &'static str, what: &'static str| {
+            let output = lab.netns.run(move || {
+                let words = [family, what, "show"];
+                let mut command = std::process::Command::new("ip");
+                let table: &[&str] = if what == "route" { &["table", "7740"] } else { &[] };
+                command.args(words).args(table).output()
+            });
+            String::from_utf8(output.unwrap().unwrap().stdout).unwrap()
+        };
+        for round in 0..2 {
+            netlink.ensure_local_delivery(&delivery).unwrap();
+            for family in ["-4", "-6"] {
+                let rules = show(family, "rule");
+                let ours =
+                    rules.lines().filter(|line| line.contains("fwmark 0x200/0xf00 lookup 7740")).count();
+                assert_eq!(ours, 1, "round {round}: {rules}");
+                assert!(rules.contains("90:"), "{rules}");
+                let routes = show(family, "route");
+                assert!(routes.starts_with("local default dev lo"), "{routes}");
+            }
+        }
+        // The rest of the namespace is as it was, and removing is idempotent too.
+        for _ in 0..2 {
+            netlink.remove_local_delivery(&delivery).unwrap();
+            for family in ["-4", "-6"] {
+                assert!(!show(family, "rule").contains("0x200"), "{family}");
+                assert_eq!(show(family, "route"), "", "{family}");
+            }
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ reasons! {
     InvalidIpv6ExtensionHeader = 156, "INVALID_IPV6_EXTENSION_HEADER", "an IPv6 extension header is invalid or there are too many";
     FragmentationNotSupported = 157, "IP_FRAGMENTATION_NOT_SUPPORTED", "fragments are not supported here";
     NoTunnelOrEncapsulationEndpoint = 160, "NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT", "no tunnel endpoint";
+    UnknownConnectionTrackingState = 163, "UNKNOWN_CONNECTION_TRACKING_STATE", "the packet fits no state of its connection, or a policy change put the connection behind a proxy or took it from there";
     NoPolicy = 165, "NO_CONFIGURATION_AVAILABLE_TO_PERFORM_POLICY_DECISION", "there is no policy to decide by";
     UnsupportedL2Protocol = 166, "UNSUPPORTED_L2_PROTOCOL", "the layer 2 protocol is not supported";
     FibLookupFailed = 169, "FIB_LOOKUP_FAILED", "the route lookup failed";

@@ -12,6 +12,9 @@ crate::bit_set! {
         VERDICT_EVENTS = 2;
         /// Fragments after the first are matched to it; off means that only port-blind policy passes them.
         TRACK_FRAGMENTS = 4;
+        /// Policies may redirect flows: what comes from outside for a pod is looked up among the proxies'
+        /// connections. Off, a redirected flow with a peer outside does not pass.
+        REDIRECTS = 8;
     }
 }
 

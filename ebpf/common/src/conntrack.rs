@@ -35,8 +35,10 @@ pub struct ConntrackKey4 {
     pub protocol: u8,
     /// An [`IcmpSide`].
     pub icmp_side: u8,
+    /// 1 for a proxy's connection to the server, which may have the addresses and ports of the client's own.
+    pub leg: u8,
     /// Unused, zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<ConntrackKey4>() == 16);
@@ -57,8 +59,10 @@ pub struct ConntrackKey6 {
     pub protocol: u8,
     /// An [`IcmpSide`].
     pub icmp_side: u8,
+    /// 1 for a proxy's connection to the server, which may have the addresses and ports of the client's own.
+    pub leg: u8,
     /// Unused, zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<ConntrackKey6>() == 40);
@@ -84,6 +88,25 @@ crate::bit_set! {
         AUDITED = 128;
         /// The end that is no endpoint is an address of this node.
         NODE_LOCAL = 256;
+        /// The opener's egress policy hands the flow to the proxy; the target sees nothing of it. What the proxy
+        /// sends on is a connection of its own.
+        EGRESS_REDIRECT = 512;
+        /// The target's ingress policy hands the flow to the proxy.
+        INGRESS_REDIRECT = 1024;
+        /// A proxy's connection to the server: answers are the proxy's.
+        LEG = 2048;
+    }
+}
+
+impl ConntrackFlags {
+    /// The flow is redirected to a proxy, by either side.
+    pub const REDIRECT: u16 = Self::EGRESS_REDIRECT.0 | Self::INGRESS_REDIRECT.0;
+
+    /// Whether a proxy takes part: as target of the flow, or as the opener of this connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_proxied(self) -> bool {
+        self.0 & (Self::REDIRECT | Self::LEG.0) != 0
     }
 }
 
@@ -95,7 +118,7 @@ pub struct ConntrackEntry {
     pub expires: u32,
     /// State.
     pub flags: ConntrackFlags,
-    /// The proxy the flow is redirected to, or 0.
+    /// The listener the flow is redirected to, or 0.
     pub proxy_port_be: [u8; 2],
     /// Identity of the opener.
     pub source_identity: u32,

@@ -74,8 +74,10 @@ pub struct Event {
     pub source_port_be: [u8; 2],
     /// Destination port.
     pub destination_port_be: [u8; 2],
+    /// The listener the flow goes to, with [`EventAction::Redirect`].
+    pub proxy_port_be: [u8; 2],
     /// Unused, zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Event>() == 88);

@@ -10,6 +10,7 @@ mod conntrack;
 mod endpoint;
 mod event;
 mod ipcache;
+mod mark;
 pub mod packet;
 mod policy;
 
@@ -20,6 +21,7 @@ pub use conntrack::{
 pub use endpoint::{CounterKey, Counters, EndpointFlags, EndpointInfo};
 pub use event::{Event, EventAction, EventKind, EventLimit};
 pub use ipcache::{IpcacheEntry, IpcacheFlags};
+pub use mark::{Mark, redirect_route};
 pub use policy::{EntryFlags, PolicyEntry, PolicyHeader, PolicyKey, TierMask};
 
 /// The version of these layouts. It is part of the pin directory's name, so that programs of another layout

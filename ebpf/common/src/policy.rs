@@ -4,6 +4,9 @@
 //! {that identity, any identity} × {protocol and port prefix of 16, …, 1 bits, protocol with any port, any
 //! protocol}. Over all tiers that match, the entry with the highest precedence decides. The header says which
 //! tiers have entries at all, so that a packet pays only for those.
+//!
+//! There may be a second set of entries with a header of its own, the admin plane, which is asked first: what it
+//! neither decides nor mentions, the normal entries decide.
 
 use core::mem::size_of;
 
@@ -17,7 +20,7 @@ pub struct PolicyKey {
     pub port_be: [u8; 2],
     /// IANA number, or 0 for any protocol (then the prefix is 0 too).
     pub protocol: u8,
-    /// Bit 7: direction (1 egress). Bits 0 to 4: length of the port prefix, 0 to 16.
+    /// Bit 7: direction (1 egress). Bit 6: admin plane. Bits 0 to 4: length of the port prefix, 0 to 16.
     pub direction_and_prefix: u8,
 }
 
@@ -27,9 +30,22 @@ impl PolicyKey {
     /// The bit of `direction_and_prefix` that says egress.
     pub const EGRESS: u8 = 0x80;
 
+    /// The bit of `direction_and_prefix` that says admin plane.
+    pub const ADMIN: u8 = 0x40;
+
     /// The key under which the [`PolicyHeader`] of an inner map is stored. No identity has this number.
     pub const HEADER: Self =
         Self { identity: u32::MAX, port_be: [0; 2], protocol: 0, direction_and_prefix: 0 };
+
+    /// The key under which the admin plane's [`PolicyHeader`] is stored, if there is an admin plane.
+    pub const ADMIN_HEADER: Self = Self::HEADER.in_admin_plane();
+
+    /// The same key in the admin plane.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_admin_plane(self) -> Self {
+        Self { direction_and_prefix: self.direction_and_prefix | Self::ADMIN, ..self }
+    }
 
     /// The key for a tier. `prefix` is 0 to 16 and the port is masked to it here.
     #[inline(always)]
@@ -54,6 +70,8 @@ crate::bit_set! {
         AUDIT = 2;
         /// Hand the flow to the proxy on `proxy_port_be`.
         REDIRECT = 4;
+        /// Only in the admin plane: the normal entries decide.
+        PASS = 8;
     }
 }
 
@@ -88,20 +106,22 @@ impl TierMask {
     pub const ANY_PROTOCOL: u32 = 1 << 17;
     /// Only in `ingress_any` and `egress_any`: what this direction denies is reported and passes (audit mode).
     pub const AUDIT: u32 = 1 << 31;
+    /// Only in `ingress_any` and `egress_any` of [`PolicyKey::HEADER`]: this direction has an admin plane.
+    pub const ADMIN: u32 = 1 << 30;
 }
 
-/// Stored under [`PolicyKey::HEADER`] in place of a [`PolicyEntry`] (same size), so that it changes in the same
+/// Stored under [`PolicyKey::HEADER`] and [`PolicyKey::ADMIN_HEADER`] in place of a [`PolicyEntry`] (same size), so that it changes in the same
 /// instant as the entries when the inner map is swapped.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PolicyHeader {
     /// Ingress, entries that name an identity.
     pub ingress_identity: TierMask,
-    /// Ingress, entries for any identity; also carries the audit bit.
+    /// Ingress, entries for any identity; also carries the audit and the admin bit.
     pub ingress_any: TierMask,
     /// Egress, entries that name an identity.
     pub egress_identity: TierMask,
-    /// Egress, entries for any identity; also carries the audit bit.
+    /// Egress, entries for any identity; also carries the audit and the admin bit.
     pub egress_any: TierMask,
 }
 

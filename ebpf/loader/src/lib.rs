@@ -17,6 +17,7 @@ mod map;
 mod object;
 mod plain;
 pub mod policy;
+pub mod proxy;
 mod settings;
 mod sys;
 mod translate;

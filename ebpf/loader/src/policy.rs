@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use sluice_ebpf_common::{PolicyEntry, PolicyHeader, PolicyKey, map_name};
+use sluice_ebpf_common::{PolicyEntry, PolicyHeader, PolicyKey, TierMask, map_name};
 use sluice_policy::map_state::{Entry, Key, MapState};
 use sluice_types::EndpointId;
 
@@ -55,7 +55,8 @@ impl Policies {
     /// # Errors
     /// The kernel refuses, for example for want of memory.
     pub fn prepare(&self, state: &MapState) -> Result<PolicyMap, LoaderError> {
-        let entries = state.entries.len() + 1;
+        let (keys, values): (Vec<_>, Vec<_>) = translate::all(state).into_iter().unzip();
+        let entries = keys.len();
         let capacity = entries + entries / 4 + 16;
         let fd = sys::create_hash::<PolicyKey, PolicyEntry>(
             INNER_NAME,
@@ -63,13 +64,6 @@ impl Policies {
         )
         .map_err(self.outer.failed("make a table for"))?;
         let header = translate::header(state);
-        let (mut keys, mut values) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
-        for (key, entry) in &state.entries {
-            keys.push(translate::key(key));
-            values.push(translate::entry(entry));
-        }
-        keys.push(PolicyKey::HEADER);
-        values.push(translate::stored(header));
         let map = Map::new(fd, INNER_NAME);
         map.set_many(&keys, &values)?;
         Ok(PolicyMap { map, header, entries, capacity })
@@ -168,7 +162,7 @@ impl Policies {
 }
 
 impl PolicyMap {
-    /// Adds entries, or changes what is there under their keys, without making a new map. Each entry is in force as
+    /// Adds entries of the normal plane, or changes what is there under their keys, without making a new map. Each entry is in force as
     /// soon as it is written, the one of highest precedence first, so that no packet meets an allow whose deny is
     /// still on its way. Remembered verdicts need a new revision to be looked up again.
     ///
@@ -192,7 +186,7 @@ impl PolicyMap {
         Ok(InPlace::Done)
     }
 
-    /// Removes entries; those of lowest precedence first. Keys that are not there are no error.
+    /// Removes entries of the normal plane; those of lowest precedence first. Keys that are not there are no error.
     ///
     /// # Errors
     /// The kernel refuses; some entries may be gone.
@@ -219,10 +213,11 @@ impl PolicyMap {
         Ok(translate::read(&self.map.dump()?))
     }
 
-    /// How many entries there are, without the header.
+    /// How many entries there are, without the headers.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.entries.saturating_sub(1)
+        let has_admin_plane = (self.header.ingress_any.0 | self.header.egress_any.0) & TierMask::ADMIN != 0;
+        self.entries.saturating_sub(if has_admin_plane { 2 } else { 1 })
     }
 
     /// Whether there is no entry: everything is denied.

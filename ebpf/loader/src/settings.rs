@@ -21,7 +21,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            flags: ConfigFlags::ALLOW_FRAG_NEEDED.with(ConfigFlags::TRACK_FRAGMENTS),
+            flags: ConfigFlags::ALLOW_FRAG_NEEDED
+                .with(ConfigFlags::TRACK_FRAGMENTS)
+                .with(ConfigFlags::REDIRECTS),
             conntrack_quota: 32_768,
             events_per_second: 1_000,
         }

@@ -296,6 +296,14 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     bpf(OBJ_GET, &mut call).map(owned)
 }
 
+/// Opens a pinned map for reading only.
+pub(crate) fn open_pin_to_read(path: &Path) -> io::Result<OwnedFd> {
+    const READ_ONLY: u32 = 1 << 3;
+    let path = c_path(path)?;
+    let mut call = Object { path: path.as_ptr() as u64, fd: 0, flags: READ_ONLY };
+    bpf(OBJ_GET, &mut call).map(owned)
+}
+
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))

@@ -33,8 +33,7 @@ pub(crate) fn entry(entry: &Entry) -> PolicyEntry {
         EntryVerdict::Allow => (EntryFlags::default(), [0; 2]),
         EntryVerdict::Deny => (EntryFlags::DENY, [0; 2]),
         EntryVerdict::Redirect(port) => (EntryFlags::REDIRECT, port.0.to_be_bytes()),
-        // The kernel has no admin plane yet, and policies that need one are refused. Closed if one came all the same.
-        EntryVerdict::Pass => (EntryFlags::DENY, [0; 2]),
+        EntryVerdict::Pass => (EntryFlags::PASS, [0; 2]),
     };
     PolicyEntry {
         precedence: entry.precedence,
@@ -45,11 +44,35 @@ pub(crate) fn entry(entry: &Entry) -> PolicyEntry {
     }
 }
 
-/// The header that says which tiers the table has.
-pub(crate) fn header(state: &MapState) -> PolicyHeader {
+/// Everything that a policy map with this table holds: both planes and their headers.
+pub(crate) fn all(state: &MapState) -> Vec<(PolicyKey, PolicyEntry)> {
+    let normal = state.entries.iter().map(|(k, e)| (key(k), entry(e)));
+    let admin = state.admin.iter().map(|(k, e)| (key(k).in_admin_plane(), entry(e)));
+    let mut all: Vec<_> = normal.chain(admin).collect();
+    all.push((PolicyKey::HEADER, stored(header(state))));
+    if !state.admin.is_empty() {
+        all.push((PolicyKey::ADMIN_HEADER, stored(tiers(state.admin.keys()))));
+    }
+    all
+}
+
+/// The tiers of one plane.
+fn tiers<'a>(keys: impl Iterator<Item = &'a Key>) -> PolicyHeader {
     let mut header = PolicyHeader::default();
-    for key in state.entries.keys() {
+    for key in keys {
         *mask(&mut header, key) |= tier(key.l4);
+    }
+    header
+}
+
+/// The header of the normal plane: which tiers it has, which directions have an admin plane and are audited.
+pub(crate) fn header(state: &MapState) -> PolicyHeader {
+    let mut header = tiers(state.entries.keys());
+    for key in state.admin.keys() {
+        match key.direction {
+            Direction::Ingress => header.ingress_any.0 |= TierMask::ADMIN,
+            Direction::Egress => header.egress_any.0 |= TierMask::ADMIN,
+        }
     }
     if state.audit_ingress {
         header.ingress_any.0 |= TierMask::AUDIT;
@@ -93,12 +116,16 @@ pub(crate) fn read_header(entry: PolicyEntry) -> PolicyHeader {
 pub(crate) fn read(dump: &[(PolicyKey, PolicyEntry)]) -> MapState {
     let mut state = MapState::default();
     for (key, entry) in dump {
-        if *key == PolicyKey::HEADER {
+        if *key == PolicyKey::ADMIN_HEADER {
+            // It says nothing that its entries do not.
+        } else if *key == PolicyKey::HEADER {
             let header = read_header(*entry);
             state.audit_ingress = header.ingress_any.0 & TierMask::AUDIT != 0;
             state.audit_egress = header.egress_any.0 & TierMask::AUDIT != 0;
         } else {
-            state.entries.insert(read_key(key), read_entry(entry));
+            let is_admin = key.direction_and_prefix & PolicyKey::ADMIN != 0;
+            let plane = if is_admin { &mut state.admin } else { &mut state.entries };
+            plane.insert(read_key(key), read_entry(entry));
         }
     }
     state
@@ -127,6 +154,8 @@ fn read_entry(entry: &PolicyEntry) -> Entry {
         precedence: entry.precedence,
         verdict: if entry.flags.contains(EntryFlags::DENY) {
             EntryVerdict::Deny
+        } else if entry.flags.contains(EntryFlags::PASS) {
+            EntryVerdict::Pass
         } else if entry.flags.contains(EntryFlags::REDIRECT) {
             EntryVerdict::Redirect(ProxyPort(u16::from_be_bytes(entry.proxy_port_be)))
         } else {
@@ -168,9 +197,25 @@ mod tests {
     #[test]
     fn a_table_survives_the_way_into_the_kernel() {
         let table = table();
-        let mut dump: Vec<_> = table.entries.iter().map(|(k, e)| (key(k), entry(e))).collect();
-        dump.push((PolicyKey::HEADER, stored(header(&table))));
-        assert_eq!(read(&dump), table);
+        assert_eq!(read(&all(&table)), table);
+    }
+
+    #[test]
+    fn an_admin_plane_stands_beside_the_normal_one() {
+        let mut table = table();
+        let (at, below) = table.entries.iter().next().map(|(key, entry)| (*key, *entry)).unwrap();
+        table.admin.insert(at, Entry { verdict: EntryVerdict::Pass, ..below });
+        let all = all(&table);
+        assert_eq!(read(&all), table);
+        let find = |wanted: PolicyKey| all.iter().find(|(key, _)| *key == wanted).map(|(_, entry)| *entry);
+        assert!(find(key(&at).in_admin_plane()).unwrap().flags.contains(EntryFlags::PASS));
+        assert_eq!(find(key(&at)).unwrap(), entry(&below));
+        let header = header(&table);
+        assert_ne!(header.ingress_any.0 & TierMask::ADMIN, 0);
+        assert_eq!(header.egress_any.0 & TierMask::ADMIN, 0);
+        let admin = read_header(find(PolicyKey::ADMIN_HEADER).unwrap());
+        assert_eq!(admin.ingress_identity.0 | admin.ingress_any.0, tier(at.l4));
+        assert_eq!(admin.egress_identity.0 | admin.egress_any.0, 0);
     }
 
     #[test]

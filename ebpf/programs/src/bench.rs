@@ -17,6 +17,7 @@ mod maps;
 mod once;
 mod parse;
 mod policy;
+mod redirect;
 mod scene;
 
 use aya_ebpf::btf_maps::lpm_trie::Key;

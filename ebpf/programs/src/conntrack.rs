@@ -35,6 +35,22 @@ pub(crate) struct Known {
 /// Finds the packet's connection, if the entry is valid and the packet can belong to it.
 #[inline(always)]
 pub(crate) fn find<A: Family>(scene: &Scene<A>) -> Option<Known> {
+    let known = current(scene)?;
+    // A bare SYN opens a connection: it is no answer, and after a close it opens the next one.
+    // SAFETY: a map value; see `current`.
+    if scene.packet.is_bare_syn() && (!known.forward || is_closing(unsafe { (*known.entry).flags })) {
+        return None;
+    }
+    // An echo request never answers anything, and a reply never asks.
+    if scene.tracked && scene.packet.protocol == A::ICMP && scene.packet.is_echo_request() != known.forward {
+        return None;
+    }
+    Some(known)
+}
+
+/// The entry under the packet's key, if it is valid.
+#[inline(always)]
+fn current<A: Family>(scene: &Scene<A>) -> Option<Known> {
     let pointer = A::entry(&scene.key)?;
     // SAFETY: a map value. Other CPUs may write to it: fields are plain numbers, each used once.
     let entry = unsafe { &*pointer };
@@ -70,15 +86,17 @@ pub(crate) fn find<A: Family>(scene: &Scene<A>) -> Option<Known> {
         }
         peer = Some(info);
     }
-    // A bare SYN opens a connection: it is no answer, and after a close it opens the next one.
-    if scene.packet.is_bare_syn() && (!forward || is_closing(entry.flags)) {
-        return None;
-    }
-    // An echo request never answers anything, and a reply never asks.
-    if scene.tracked && scene.packet.protocol == A::ICMP && scene.packet.is_echo_request() != forward {
-        return None;
-    }
     Some(Known { entry: pointer, forward, own_opened, peer, peer_id })
+}
+
+/// Whether the packet would open a connection in place of one in which its sender is, or is played by a proxy as, the
+/// target: it would take the opener's packets away from the proxy.
+#[inline(always)]
+pub(crate) fn is_taken<A: Family>(scene: &Scene<A>) -> bool {
+    let Some(known) = current(scene) else { return false };
+    // SAFETY: a map value; see `current`.
+    let flags = unsafe { (*known.entry).flags };
+    !known.forward && flags.is_proxied() && !is_closing(flags)
 }
 
 #[inline(always)]

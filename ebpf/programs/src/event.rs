@@ -25,8 +25,10 @@ pub(crate) struct Report {
     pub(crate) destination_identity: u32,
     pub(crate) rule: u32,
     pub(crate) revision: u32,
+    /// The listener's port, for what is redirected.
+    pub(crate) proxy_port: u16,
     pub(crate) is_reply: u8,
-    pub(crate) reserved: [u8; 3],
+    pub(crate) reserved: u8,
 }
 
 /// Drops a packet at the endpoint whose hook it is at, for a reason that is not policy.
@@ -56,8 +58,9 @@ pub(crate) fn drop_for<A: Family>(
         destination_identity,
         rule: 0,
         revision: scene.own.revision,
+        proxy_port: 0,
         is_reply: 0,
-        reserved: [0; 3],
+        reserved: 0,
     };
     refuse(skb, scene, &report)
 }
@@ -145,7 +148,8 @@ pub(crate) fn write<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, report: &R
             .write(Aligned(packet.destination.to_bytes()));
         addr_of_mut!((*event).source_port_be).write(packet.source_port.to_be_bytes());
         addr_of_mut!((*event).destination_port_be).write(packet.destination_port.to_be_bytes());
-        addr_of_mut!((*event).reserved).write([0; 4]);
+        addr_of_mut!((*event).proxy_port_be).write(report.proxy_port.to_be_bytes());
+        addr_of_mut!((*event).reserved).write([0; 2]);
     }
     slot.submit(0);
     limit.lost = 0;

@@ -1,5 +1,6 @@
 //! What the stages need to know of an address family, so that each is written once.
 
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
 use sluice_ebpf_common::packet::{Address, Ipv4, Ipv6, Packet};
 use sluice_ebpf_common::{
     ConntrackEntry, ConntrackKey4, ConntrackKey6, EndpointInfo, IcmpSide, IpcacheEntry,
@@ -24,6 +25,8 @@ pub(crate) trait Family: Address + Once + 'static {
 
     /// The canonical tuple of a packet, and whether its source is side A. The packet is TCP, UDP, SCTP or echo.
     fn key(packet: &Packet<Self>) -> (Self::Key, bool);
+    /// Makes the key that of a proxy's connection to the server, or of an ordinary one.
+    fn set_leg(key: &mut Self::Key, leg: bool);
     fn entry(key: &Self::Key) -> Option<*mut ConntrackEntry>;
     fn insert(key: &Self::Key, entry: &ConntrackEntry) -> bool;
     fn exact(&self) -> Option<IpcacheEntry>;
@@ -34,6 +37,10 @@ pub(crate) trait Family: Address + Once + 'static {
     fn unknown_identity(&self) -> u32;
     fn is_multicast_or_broadcast(&self) -> bool;
     fn is_loopback(&self) -> bool;
+    /// The packet's addresses and ports as the socket lookup takes them, and the length of that.
+    fn fill_tuple(packet: &Packet<Self>, tuple: &mut bpf_sock_tuple) -> usize;
+    /// Whether a socket is bound to this address.
+    fn is_bound(&self, socket: *const bpf_sock) -> bool;
 }
 
 #[inline(always)]
@@ -71,7 +78,8 @@ macro_rules! key {
             b_port_be: b_port.to_be_bytes(),
             protocol: $packet.protocol,
             icmp_side: icmp_side($packet, $source_is_a),
-            reserved: [0; 2],
+            leg: 0,
+            reserved: 0,
         })
     }};
 }
@@ -88,6 +96,11 @@ impl Family for Ipv4 {
     fn key(packet: &Packet<Self>) -> (Self::Key, bool) {
         let source_is_a = source_is_a(packet);
         (key!(ConntrackKey4, packet, source_is_a), source_is_a)
+    }
+
+    #[inline(always)]
+    fn set_leg(key: &mut Self::Key, leg: bool) {
+        key.0.leg = leg as u8;
     }
 
     #[inline(always)]
@@ -135,6 +148,22 @@ impl Family for Ipv4 {
     fn is_loopback(&self) -> bool {
         self.octets()[0] == 127
     }
+
+    #[inline(always)]
+    fn fill_tuple(packet: &Packet<Self>, tuple: &mut bpf_sock_tuple) -> usize {
+        // SAFETY: either member is plain numbers.
+        let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        tuple.saddr = u32::from_ne_bytes(packet.source.octets());
+        tuple.daddr = u32::from_ne_bytes(packet.destination.octets());
+        (tuple.sport, tuple.dport) = (packet.source_port.to_be(), packet.destination_port.to_be());
+        size_of_val(tuple)
+    }
+
+    #[inline(always)]
+    fn is_bound(&self, socket: *const bpf_sock) -> bool {
+        // SAFETY: the caller holds the socket.
+        unsafe { (*socket).src_ip4 == u32::from_ne_bytes(self.octets()) }
+    }
 }
 
 impl Family for Ipv6 {
@@ -149,6 +178,11 @@ impl Family for Ipv6 {
     fn key(packet: &Packet<Self>) -> (Self::Key, bool) {
         let source_is_a = source_is_a(packet);
         (key!(ConntrackKey6, packet, source_is_a), source_is_a)
+    }
+
+    #[inline(always)]
+    fn set_leg(key: &mut Self::Key, leg: bool) {
+        key.0.leg = leg as u8;
     }
 
     #[inline(always)]
@@ -196,6 +230,35 @@ impl Family for Ipv6 {
     fn is_loopback(&self) -> bool {
         *self == Self::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])
     }
+
+    #[inline(always)]
+    fn fill_tuple(packet: &Packet<Self>, tuple: &mut bpf_sock_tuple) -> usize {
+        // SAFETY: either member is plain numbers.
+        let tuple = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        (tuple.saddr, tuple.daddr) = (words(packet.source), words(packet.destination));
+        (tuple.sport, tuple.dport) = (packet.source_port.to_be(), packet.destination_port.to_be());
+        size_of_val(tuple)
+    }
+
+    #[inline(always)]
+    fn is_bound(&self, socket: *const bpf_sock) -> bool {
+        let [a, b, c, d] = words(*self);
+        // SAFETY: the caller holds the socket. Word by word, as the kernel lets programs read it.
+        unsafe {
+            let bound = core::ptr::addr_of!((*socket).src_ip6).cast::<u32>();
+            bound.read_volatile() == a
+                && bound.add(1).read_volatile() == b
+                && bound.add(2).read_volatile() == c
+                && bound.add(3).read_volatile() == d
+        }
+    }
+}
+
+/// An address as the kernel's structures hold it.
+#[inline(always)]
+fn words(address: Ipv6) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
 }
 
 /// Kinds of IPv6 addresses.

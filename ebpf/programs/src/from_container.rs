@@ -1,15 +1,15 @@
 //! What the pod sends. Nothing leaves here under a name that is not the pod's own.
 
 use aya_ebpf::bindings::__sk_buff;
-use sluice_ebpf_common::EndpointInfo;
 use sluice_ebpf_common::packet::{Bytes, Ipv4, Ipv6, protocol};
+use sluice_ebpf_common::{EndpointInfo, Mark};
 use sluice_types::{Direction, DropReason};
 
 use crate::family::Family;
 use crate::neighbour::{self, Link};
 use crate::parse::Frame;
 use crate::scene::{DROP, Endpoint, PASS, Scene, endpoint_of_interface};
-use crate::{event, judge, once, parse};
+use crate::{event, judge, once, parse, redirect};
 
 /// EtherTypes, as `skb->protocol` holds them.
 mod ethertype {
@@ -70,7 +70,13 @@ fn ip<A: Family + Source>(skb: *mut __sk_buff, own: Option<*const EndpointInfo>)
         return event::drop(skb, scene, DropReason::EndpointNotReady, 0);
     }
     // SAFETY: a map value.
-    if source_mac(skb) != Some(unsafe { (*own).mac }) {
+    let is_pods_own = source_mac(skb) == Some(unsafe { (*own).mac });
+    let mark = redirect::mark(skb);
+    if mark.is(Mark::RETURN) && !is_pods_own && read.is_ok() {
+        return redirect::returned(skb, scene, mark);
+    }
+    redirect::forget_mark(skb, mark);
+    if !is_pods_own {
         return event::drop(skb, scene, DropReason::InvalidSourceMac, 0);
     }
     if let Err(reason) = read {

@@ -6,7 +6,9 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use sluice_ebpf_common::packet::protocol;
-use sluice_ebpf_common::{ConfigFlags, ConntrackEntry, ConntrackFlags, EndpointInfo, EventAction, EventKind};
+use sluice_ebpf_common::{
+    ConfigFlags, ConntrackEntry, ConntrackFlags, EndpointInfo, EventAction, EventKind, IpcacheFlags, Mark,
+};
 use sluice_types::{Direction, DropReason};
 
 use crate::conntrack::{self, Known};
@@ -16,7 +18,22 @@ use crate::ipcache::{self, Peer};
 use crate::maps::QUOTA;
 use crate::policy::{self, Answer, Port, Question};
 use crate::scene::{DROP, Endpoint, PASS, Scene, endpoint, length};
-use crate::{deliver, fragment};
+use crate::{deliver, fragment, redirect};
+
+/// Where a packet goes, as the global functions return it: 0 for the stack, the id of an endpoint to deliver to, or
+/// one of these.
+pub(crate) mod way {
+    /// Not decided.
+    pub(crate) const UNKNOWN: i32 = -2;
+    /// Dropped and reported.
+    pub(crate) const DROPPED: i32 = -1;
+    /// To the stack.
+    pub(crate) const STACK: i32 = 0;
+    /// To the proxy; in the lower 16 bits the listener's port, 0 for a connection that it has.
+    pub(crate) const PROXY: i32 = 1 << 16;
+    /// Dropped and reported; the listener, whose port is in the lower 16 bits, may tell the sender.
+    pub(crate) const CUT: i32 = 1 << 17;
+}
 
 /// Judges the packet and sends it on its way. Its source was checked before, as far as the hook can.
 #[inline(always)]
@@ -33,21 +50,71 @@ pub(crate) fn handle<A: Family>(skb: *mut __sk_buff, scene: &mut Scene<A>) -> i3
     } else if packet.is_icmp_error() {
         related = conntrack::quote(skb, scene);
     }
+    if scene.mark.is_leg() {
+        A::set_leg(&mut scene.key, true);
+    }
     if scene.tracked || related {
-        match fast(skb, scene, related) {
+        let is_known = match fast(skb, scene, related) {
             Way::Stack => return pass(skb, scene, None),
             Way::Pod(peer) => return pass(skb, scene, Some(peer)),
             Way::Refused => return DROP,
-            Way::Unknown => {}
+            Way::Unknown => false,
+            Way::Proxied => true,
+            Way::New => related || !scene.packet.is_bare_syn(),
+        };
+        if is_known {
+            let way = A::follow_proxy(skb, scene, related);
+            if way != way::UNKNOWN {
+                return go(skb, scene, way);
+            }
         }
     }
-    match A::judge_slowly(skb, scene) {
-        0 => pass(skb, scene, None),
-        id if id > 0 => match endpoint(id as u32) {
-            Some(peer) => pass(skb, scene, Some(peer)),
-            None => DROP,
-        },
-        _ => DROP,
+    let way = A::judge_slowly(skb, scene);
+    go(skb, scene, way)
+}
+
+/// Sends the packet on its way.
+#[inline(always)]
+fn go<A: Family>(skb: *mut __sk_buff, scene: &mut Scene<A>, way: i32) -> i32 {
+    if way < 0 {
+        return DROP;
+    }
+    if way & (way::PROXY | way::CUT) != 0 {
+        return redirect::to_proxy(skb, scene, way as u16, way & way::CUT != 0, scene.egress);
+    }
+    if way == way::STACK {
+        return pass(skb, scene, None);
+    }
+    match endpoint(way as u32) {
+        Some(peer) => pass(skb, scene, Some(peer)),
+        None => DROP,
+    }
+}
+
+/// Gives the proxy what comes from outside for a pod and belongs to one of the proxy's connections. It must be done
+/// before the stack looks for sockets: a packet that has one and is not for this node is dropped on the way to the pod.
+/// Everything else goes on to the pod's own hook.
+#[inline(always)]
+pub(crate) fn divert<A: Family>(skb: *mut __sk_buff, scene: &mut Scene<A>) -> i32 {
+    scene.tracked = true;
+    (scene.key, scene.source_is_a) = A::key(&scene.packet);
+    if redirect::obstacle(scene).is_some() {
+        return PASS;
+    }
+    let is_redirected = match conntrack::find(scene) {
+        // SAFETY: a map value; see `conntrack::find`.
+        Some(known) if unsafe { (*known.entry).flags }.is_proxied() => known.forward,
+        None if !scene.packet.is_bare_syn() => false,
+        _ => return PASS,
+    };
+    let mut way = A::follow_proxy(skb, scene, false);
+    if way == way::UNKNOWN && is_redirected {
+        way = A::judge_slowly(skb, scene);
+    }
+    match way {
+        way::UNKNOWN | way::STACK => PASS,
+        way if way < 0 => DROP,
+        way => redirect::to_proxy(skb, scene, way as u16, way & way::CUT != 0, true),
     }
 }
 
@@ -61,6 +128,10 @@ enum Way {
     Refused,
     /// Not decided here.
     Unknown,
+    /// Not decided here: a proxy takes part.
+    Proxied,
+    /// Not decided here: the connection is not known.
+    New,
 }
 
 /// The packet passes: count it, and remember a first fragment.
@@ -79,15 +150,18 @@ fn pass<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, to: Option<*const Endp
 
 /// Whether a packet to this endpoint goes straight there.
 #[inline(always)]
-fn is_direct<A: Family>(scene: &Scene<A>, peer: &Endpoint) -> bool {
+pub(crate) fn is_direct<A: Family>(scene: &Scene<A>, peer: &Endpoint) -> bool {
     scene.egress && !scene.own.is_chained() && !peer.is_chained()
 }
 
 #[inline(always)]
 fn fast<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, related: bool) -> Way {
-    let Some(known) = conntrack::find(scene) else { return Way::Unknown };
+    let Some(known) = conntrack::find(scene) else { return Way::New };
     // SAFETY: a map value; see `conntrack::find`.
     let entry = unsafe { &*known.entry };
+    if entry.flags.is_proxied() {
+        return Way::Proxied;
+    }
     let must_be_fresh = known.forward && !related;
     if !entry.flags.contains(conntrack::own_flag(known.own_opened))
         || must_be_fresh && !conntrack::is_fresh_for_own(entry, scene, known.own_opened)
@@ -111,17 +185,10 @@ fn fast<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, related: bool) -> Way 
             }
             // An answer whose opener was not judged here came by way of the stack (its address was translated):
             // the stack takes it back, and the opener's own hook has the last word.
-        } else if !scene.egress
-            && !related
-            && !ipcache::is_plausible_endpoint(&peer, known.peer_id, came_in(skb))
-        {
+        } else if !related && !is_peer_plausible(skb, scene, &known) {
             return refuse(skb, scene, DropReason::InvalidSourceIp);
         }
-    } else if !scene.egress
-        && !related
-        && entry.flags.contains(ConntrackFlags::NODE_LOCAL)
-        && came_in(skb) != 0
-    {
+    } else if !related && !is_peer_plausible(skb, scene, &known) {
         return refuse(skb, scene, DropReason::InvalidSourceIp);
     }
     if related {
@@ -141,9 +208,37 @@ fn refuse<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: DropReason) 
     Way::Refused
 }
 
+/// The same for a global function.
+#[inline(always)]
+pub(crate) fn dropped<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, reason: DropReason) -> i32 {
+    event::drop(skb, scene, reason, 0);
+    way::DROPPED
+}
+
+/// Whether a packet that comes to the pod may come from the other end of this connection.
+#[inline(always)]
+pub(crate) fn is_peer_plausible<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, known: &Known) -> bool {
+    if scene.egress || came_in(skb) == 0 && redirect::is_reset(&scene.packet) {
+        // A reset by this node is how a connection learns that it was cut.
+        return true;
+    }
+    match known.peer {
+        Some(info) => ipcache::is_plausible_endpoint(&Endpoint::read(info), known.peer_id, came_in(skb)),
+        // SAFETY: a map value; see `conntrack::find`.
+        None => !unsafe { (*known.entry).flags }.contains(ConntrackFlags::NODE_LOCAL) || came_in(skb) == 0,
+    }
+}
+
+/// The way of a packet whose flow is redirected to the listener on `port`.
+#[inline(always)]
+pub(crate) fn way_to_proxy<A: Family>(scene: &Scene<A>, port: u16, related: bool) -> i32 {
+    let takes = !related && redirect::needs_listener(&scene.packet);
+    way::PROXY | if takes { port as i32 } else { 0 }
+}
+
 /// The interface through which the packet came to this node, 0 if the node made it.
 #[inline(always)]
-fn came_in(skb: *mut __sk_buff) -> u32 {
+pub(crate) fn came_in(skb: *mut __sk_buff) -> u32 {
     // SAFETY: a field of the context.
     unsafe { (*skb).ingress_ifindex }
 }
@@ -170,10 +265,48 @@ struct Case {
 }
 
 impl Case {
-    /// The endpoint to deliver to, 0 for the stack.
+    /// Where the packet goes, see [`way`].
     #[inline(always)]
-    fn way(&self) -> i32 {
-        if self.direct { self.other.id as i32 } else { 0 }
+    fn way<A: Family>(&self, scene: &Scene<A>) -> i32 {
+        if self.redirect().0 != 0 {
+            way_to_proxy(scene, self.proxy_port(), false)
+        } else if self.direct {
+            self.other.id as i32
+        } else {
+            way::STACK
+        }
+    }
+
+    /// Which side redirects: the opener's first, for then the target is asked about the proxy's leg.
+    #[inline(always)]
+    fn redirect(&self) -> ConntrackFlags {
+        if self.egress.is_redirected() {
+            ConntrackFlags::EGRESS_REDIRECT
+        } else if self.ingress.is_redirected() {
+            ConntrackFlags::INGRESS_REDIRECT
+        } else {
+            ConntrackFlags(0)
+        }
+    }
+
+    /// The listener's port, 0 without a redirect.
+    #[inline(always)]
+    fn proxy_port(&self) -> u16 {
+        if self.egress.is_redirected() { self.egress.proxy_port() } else { self.ingress.proxy_port() }
+    }
+
+    /// Whether the connection stays with the proxy, or without one, as its entry has it. Another hook may have its
+    /// own say: only what is decided here counts.
+    #[inline(always)]
+    fn agrees_with(&self, entry: &ConntrackEntry) -> bool {
+        let decided = match (self.own_opened, self.direct) {
+            (true, true) => ConntrackFlags::REDIRECT,
+            (true, false) => ConntrackFlags::EGRESS_REDIRECT.0,
+            (false, _) => ConntrackFlags::INGRESS_REDIRECT.0,
+        };
+        let redirect = self.redirect().0;
+        entry.flags.0 & decided == redirect
+            && (redirect == 0 || entry.proxy_port_be == self.proxy_port().to_be_bytes())
     }
 
     #[inline(always)]
@@ -184,7 +317,11 @@ impl Case {
     /// Whether the opener, and whether the target, is asked here.
     #[inline(always)]
     fn asked(&self) -> (bool, bool) {
-        if self.own_opened { (true, self.direct) } else { (self.direct, true) }
+        if self.own_opened {
+            (true, self.direct && !self.egress.is_redirected())
+        } else {
+            (self.direct, true)
+        }
     }
 
     /// Opener and target, [`Endpoint::NONE`] where that is no endpoint of this node.
@@ -205,15 +342,18 @@ impl Case {
 
     /// The conntrack flags that say what was judged, and how.
     #[inline(always)]
-    fn flags(&self) -> ConntrackFlags {
+    fn flags<A: Family>(&self, scene: &Scene<A>) -> ConntrackFlags {
         let (opener, target) = self.asked();
         let audited = self.egress.is_audited() || self.ingress.is_audited();
-        let mut flags = ConntrackFlags(0);
+        let mut flags = self.redirect();
         for (holds, flag) in [
             (opener, ConntrackFlags::EGRESS_JUDGED),
             (target, ConntrackFlags::INGRESS_JUDGED),
             (audited, ConntrackFlags::AUDITED),
             (self.peer.is_node_local(), ConntrackFlags::NODE_LOCAL),
+            (scene.mark.is_leg(), ConntrackFlags::LEG),
+            // The client's side was judged before the proxy opened its leg.
+            (scene.mark.is_leg(), ConntrackFlags::EGRESS_JUDGED),
         ] {
             if holds {
                 flags = flags.with(flag);
@@ -223,57 +363,100 @@ impl Case {
     }
 }
 
-/// Returns the endpoint to deliver to, 0 for the stack, or -1 if the packet was dropped and reported.
+/// The other party, and its entry in the endpoint table if it is one of this node; or why the packet cannot be from
+/// there. On a proxy's leg it is the client for whom the proxy speaks.
+#[inline(always)]
+fn party<A: Family>(
+    skb: *mut __sk_buff,
+    scene: &Scene<A>,
+    peer: &mut Peer,
+) -> Result<Option<*const EndpointInfo>, DropReason> {
+    if scene.mark.is(Mark::EGRESS_LEG) {
+        let Some(info) = redirect::client(scene) else { return Err(DropReason::InvalidIdentity) };
+        let client = Endpoint::read(info);
+        *peer = Peer { identity: client.identity, endpoint: client.id, flags: IpcacheFlags(0) };
+        return Ok(Some(info));
+    }
+    let address = if scene.egress { scene.packet.destination } else { scene.packet.source };
+    *peer = ipcache::lookup(&address);
+    let info = ipcache::peer_endpoint(peer, &address);
+    if scene.mark.is(Mark::INGRESS_LEG) {
+        let is_here = scene.mark.endpoint() == scene.own.id as u32;
+        return if is_here { Ok(info) } else { Err(DropReason::InvalidIdentity) };
+    }
+    if !scene.egress && !ipcache::is_plausible_source(peer, info, came_in(skb)) {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    Ok(info)
+}
+
+/// Judges by ipcache and policy, and answers as [`way`] has it.
 #[inline(always)]
 pub(crate) fn slow<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> i32 {
-    let address = if scene.egress { scene.packet.destination } else { scene.packet.source };
-    let peer = ipcache::lookup(&address);
-    let info = ipcache::peer_endpoint(&peer, &address);
-    if !scene.egress && !ipcache::is_plausible_source(&peer, info, came_in(skb)) {
-        event::drop(skb, scene, DropReason::InvalidSourceIp, peer.identity);
-        return -1;
-    }
+    let mut peer = Peer { identity: 0, endpoint: 0, flags: IpcacheFlags(0) };
+    let info = match party(skb, scene, &mut peer) {
+        Ok(info) => info,
+        Err(reason) => {
+            event::drop(skb, scene, reason, peer.identity);
+            return way::DROPPED;
+        }
+    };
     let other = info.map_or(Endpoint::NONE, Endpoint::read);
     let direct = other.id != 0 && is_direct(scene, &other);
     if scene.egress && peer.endpoint != 0 && (other.id == 0 || direct && !other.is_ready()) {
         event::drop(skb, scene, DropReason::EndpointNotReady, peer.identity);
-        return -1;
+        return way::DROPPED;
     }
     let mut case =
         Case { peer, other, direct, own_opened: scene.egress, egress: Answer::ALLOW, ingress: Answer::ALLOW };
     if is_excused(scene) {
-        return case.way();
+        return case.way(scene);
+    }
+    judge(scene, &mut case);
+    if !case.passes() {
+        report_denial(skb, scene, &case);
+        return way::DROPPED;
     }
     if scene.tracked
         && let Some(known) = conntrack::find(scene)
         && known.forward
     {
-        judge(scene, &mut case);
-        if case.passes() {
+        // SAFETY: a map value; see `conntrack::find`.
+        let entry = unsafe { &*known.entry };
+        if case.agrees_with(entry) {
             renew(scene, &known, &case);
             conntrack::advance(skb, scene, known.entry, known.forward);
             report_audit(skb, scene, &case);
-            return case.way();
+            return case.way(scene);
         }
-        report_denial(skb, scene, &case);
-        return -1;
-    }
-    judge(scene, &mut case);
-    if !case.passes() {
-        report_denial(skb, scene, &case);
-        return -1;
+        if !redirect::needs_listener(&scene.packet) {
+            let port =
+                if case.redirect().0 != 0 { case.proxy_port().to_be_bytes() } else { entry.proxy_port_be };
+            return cut(skb, scene, u16::from_be_bytes(port));
+        }
+    } else if case.redirect().0 != 0 && !redirect::needs_listener(&scene.packet) {
+        return cut(skb, scene, case.proxy_port());
     }
     // An echo reply that nobody asked for opens nothing: an entry would let requests pass as its answers.
     if scene.tracked && !scene.packet.is_echo_reply() {
         let refused = open(skb, scene, &case);
         if refused != 0 {
             event::drop_for(skb, scene, refused, peer.identity);
-            return -1;
+            return way::DROPPED;
         }
         report_allowed(skb, scene, &case);
     }
     report_audit(skb, scene, &case);
-    case.way()
+    case.way(scene)
+}
+
+/// Drops a packet of a TCP connection that began without the proxy and now needs it, or the other way round: nobody
+/// has read its beginning. If a listener is there, it resets the connection.
+#[inline(always)]
+fn cut<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, port: u16) -> i32 {
+    event::drop(skb, scene, DropReason::UnknownConnectionTrackingState, 0);
+    let can_be_told = scene.packet.protocol == protocol::TCP && !redirect::is_reset(&scene.packet);
+    if can_be_told { way::CUT | port as i32 } else { way::DROPPED }
 }
 
 /// Errors about the size of packets pass even unasked, if so configured: without them connections stall.
@@ -292,11 +475,24 @@ fn judge<A: Family>(scene: &Scene<A>, case: &mut Case) {
     let (opener, target) = (opener.id, target.id);
     case.egress =
         if asks_opener { policy::judge(opener, target_identity, question.egress()) } else { Answer::ALLOW };
-    case.ingress = if asks_target && case.egress.passes() {
-        policy::judge(target, opener_identity, question)
+    case.egress = feasible(scene, case.egress);
+    // Behind an egress redirect the target is asked about the proxy's leg, and not again about one that the proxy
+    // opened on its behalf.
+    let asks_target = asks_target && case.egress.passes() && !case.egress.is_redirected();
+    case.ingress = if asks_target && !scene.mark.is(Mark::INGRESS_LEG) {
+        feasible(scene, policy::judge(target, opener_identity, question))
     } else {
         Answer::ALLOW
     };
+}
+
+/// The answer, or a denial if it wants to redirect what cannot be.
+#[inline(always)]
+fn feasible<A: Family>(scene: &Scene<A>, answer: Answer) -> Answer {
+    match redirect::obstacle(scene) {
+        Some(reason) if answer.is_redirected() => Answer::deny(reason, answer.rule()),
+        _ => answer,
+    }
 }
 
 /// What to ask about the packet.
@@ -341,7 +537,7 @@ fn renew<A: Family>(scene: &Scene<A>, known: &Known, case: &Case) {
     (entry.source_endpoint, entry.source_generation) = (opener.id, opener.generation);
     (entry.destination_endpoint, entry.destination_generation) = (target.id, target.generation);
     let kept = entry.flags.0 & !(ConntrackFlags::NODE_LOCAL.0 | ConntrackFlags::AUDITED.0);
-    entry.flags = ConntrackFlags(kept | case.flags().0);
+    entry.flags = ConntrackFlags(kept | case.flags(scene).0);
     entry.ipcache_epoch = scene.config.ipcache_epoch;
 }
 
@@ -349,6 +545,9 @@ fn renew<A: Family>(scene: &Scene<A>, known: &Known, case: &Case) {
 #[inline(never)]
 fn open<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) -> u32 {
     let (opener, target) = case.ends(scene);
+    if conntrack::is_taken(scene) {
+        return DropReason::UnknownConnectionTrackingState.number() as u32;
+    }
     if !take_quota(scene, opener) {
         return DropReason::RateLimited.number() as u32;
     }
@@ -357,8 +556,8 @@ fn open<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) -> u32 {
     let (flags, expires) = conntrack::first(scene);
     let entry = ConntrackEntry {
         expires,
-        flags: flags.with(case.flags()),
-        proxy_port_be: [0; 2],
+        flags: flags.with(case.flags(scene)),
+        proxy_port_be: case.proxy_port().to_be_bytes(),
         source_identity,
         destination_identity,
         egress_revision: if asked_opener { opener.revision } else { 0 },
@@ -372,6 +571,41 @@ fn open<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case) -> u32 {
         ingress_rule: case.ingress.rule(),
         packets: [1, 0],
         bytes: [length(skb) as u64, 0],
+    };
+    if A::insert(&scene.key, &entry) { 0 } else { DropReason::CtMapInsertionFailed.number() as u32 }
+}
+
+/// Makes the entry of a proxy's leg that the pod is the client of, from the server's first answer. Returns 0, or the
+/// number of a drop reason.
+#[inline(never)]
+pub(crate) fn adopt_leg<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>) -> u32 {
+    if !take_quota(scene, &scene.own) {
+        return DropReason::RateLimited.number() as u32;
+    }
+    let server = ipcache::lookup(&scene.packet.source);
+    let (answered, expires) = conntrack::first(scene);
+    let opener = answered.0 ^ ConntrackFlags::OPENED_BY_A.0;
+    let flags = ConntrackFlags(opener)
+        .with(ConntrackFlags::LEG)
+        .with(ConntrackFlags::EGRESS_JUDGED)
+        .with(ConntrackFlags::REPLIED);
+    let entry = ConntrackEntry {
+        expires,
+        flags,
+        proxy_port_be: [0; 2],
+        source_identity: scene.own.identity,
+        destination_identity: server.identity,
+        egress_revision: scene.own.revision,
+        ingress_revision: 0,
+        ipcache_epoch: scene.config.ipcache_epoch,
+        source_generation: scene.own.generation,
+        destination_generation: 0,
+        source_endpoint: scene.own.id,
+        destination_endpoint: 0,
+        egress_rule: 0,
+        ingress_rule: 0,
+        packets: [0, 1],
+        bytes: [0, length(skb) as u64],
     };
     if A::insert(&scene.key, &entry) { 0 } else { DropReason::CtMapInsertionFailed.number() as u32 }
 }
@@ -432,8 +666,9 @@ fn report<A: Family>(scene: &Scene<A>, case: &Case, direction: Direction) -> Rep
         destination_identity,
         rule: answer.rule(),
         revision: side.revision,
+        proxy_port: answer.proxy_port(),
         is_reply: 0,
-        reserved: [0; 3],
+        reserved: 0,
     }
 }
 
@@ -455,11 +690,17 @@ fn report_allowed<A: Family>(skb: *mut __sk_buff, scene: &Scene<A>, case: &Case)
     }
     let (asked_opener, asked_target) = case.asked();
     if asked_opener && case.egress.reason() == 0 {
-        tell(skb, scene, case, Direction::Egress, EventAction::Allow);
+        tell(skb, scene, case, Direction::Egress, passing(case.egress));
     }
-    if asked_target && case.ingress.reason() == 0 {
-        tell(skb, scene, case, Direction::Ingress, EventAction::Allow);
+    // A leg was told about when its flow was redirected.
+    if asked_target && case.ingress.reason() == 0 && !scene.mark.is(Mark::INGRESS_LEG) {
+        tell(skb, scene, case, Direction::Ingress, passing(case.ingress));
     }
+}
+
+#[inline(always)]
+fn passing(answer: Answer) -> EventAction {
+    if answer.is_redirected() { EventAction::Redirect } else { EventAction::Allow }
 }
 
 /// Reports the sides that only let the packet pass because they are in audit mode.

@@ -1,7 +1,7 @@
 //! What runs in the kernel: three programs, one per hook, that enforce policy on pods' packets.
 //!
 //! One packet: parse → conntrack → (new, or cached verdict stale: peer identity → policy → verdict) → pass,
-//! deliver, or drop with a reason. The programs never know what a rule means: they look the verdict up.
+//! deliver, hand to a proxy, or drop with a reason. The programs never know what a rule means: they look the verdict up.
 //! Loaded and attached by `ebpf/loader`.
 #![no_std]
 #![no_main]
@@ -20,6 +20,7 @@ mod neighbour;
 mod once;
 mod parse;
 mod policy;
+mod redirect;
 mod scene;
 mod to_container;
 

@@ -7,7 +7,7 @@ use sluice_types::DropReason;
 
 use crate::event::{self, Report};
 use crate::scene::{DROP, Scene, endpoint_of_interface};
-use crate::{judge, parse};
+use crate::{judge, parse, redirect};
 
 /// Drops a frame that is no IP packet, at the hook of the endpoint behind its interface.
 #[inline(always)]
@@ -31,7 +31,11 @@ pub(crate) trait Once: Sized {
     fn parse(skb: *mut __sk_buff, packet: &mut Packet<Self>) -> u32;
     /// Reads the packet that an ICMP error with this transport offset quotes: 0, or why not.
     fn parse_quoted(skb: *mut __sk_buff, transport: u32, packet: &mut Packet<Self>) -> u32;
-    /// Asks ipcache and policy: the endpoint to deliver to, 0 for the stack, -1 for dropped.
+    /// Where a packet goes in whose flow a proxy takes part, as [`judge::way`] has it.
+    fn follow_proxy(skb: *mut __sk_buff, scene: &mut Scene<Self>, related: bool) -> i32
+    where
+        Self: crate::family::Family;
+    /// Asks ipcache and policy, and answers as [`judge::way`] has it.
     fn judge_slowly(skb: *mut __sk_buff, scene: &Scene<Self>) -> i32
     where
         Self: crate::family::Family;
@@ -42,7 +46,7 @@ pub(crate) trait Once: Sized {
 }
 
 macro_rules! once {
-    ($family:ty, $parse:ident, $parse_quoted:ident, $judge_slowly:ident, $tell:ident) => {
+    ($family:ty, $parse:ident, $parse_quoted:ident, $follow_proxy:ident, $judge_slowly:ident, $tell:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $parse(skb: *mut __sk_buff, packet: *mut Packet<$family>) -> u32 {
@@ -69,11 +73,21 @@ macro_rules! once {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        extern "C" fn $follow_proxy(skb: *mut __sk_buff, scene: *mut Scene<$family>, related: u32) -> i32 {
+            // SAFETY: as above.
+            match unsafe { scene.as_mut() } {
+                Some(scene) => redirect::follow(skb, scene, related != 0),
+                None => judge::way::DROPPED,
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         extern "C" fn $judge_slowly(skb: *mut __sk_buff, scene: *const Scene<$family>) -> i32 {
             // SAFETY: as above.
             match unsafe { scene.as_ref() } {
                 Some(scene) => judge::slow(skb, scene),
-                None => -1,
+                None => judge::way::DROPPED,
             }
         }
 
@@ -99,6 +113,11 @@ macro_rules! once {
             }
 
             #[inline(always)]
+            fn follow_proxy(skb: *mut __sk_buff, scene: &mut Scene<Self>, related: bool) -> i32 {
+                $follow_proxy(skb, scene, related as u32)
+            }
+
+            #[inline(always)]
             fn judge_slowly(skb: *mut __sk_buff, scene: &Scene<Self>) -> i32 {
                 $judge_slowly(skb, scene)
             }
@@ -111,5 +130,5 @@ macro_rules! once {
     };
 }
 
-once!(Ipv4, parse_ipv4, parse_quoted_ipv4, judge_slowly_ipv4, tell_ipv4);
-once!(Ipv6, parse_ipv6, parse_quoted_ipv6, judge_slowly_ipv6, tell_ipv6);
+once!(Ipv4, parse_ipv4, parse_quoted_ipv4, follow_proxy_ipv4, judge_slowly_ipv4, tell_ipv4);
+once!(Ipv6, parse_ipv6, parse_quoted_ipv6, follow_proxy_ipv6, judge_slowly_ipv6, tell_ipv6);

@@ -16,6 +16,8 @@ impl Question {
     const EGRESS: u32 = 1 << 24;
     const HAS_PORT: u32 = 1 << 25;
     const PORT_LOST: u32 = 1 << 26;
+    /// The admin plane is asked.
+    const ADMIN: u32 = 1 << 27;
 
     #[inline(always)]
     pub(crate) fn new(protocol: u8, port: Port) -> Self {
@@ -43,18 +45,27 @@ pub(crate) enum Port {
     Unknown,
 }
 
-/// The answer in one word: rule (bits 0 to 31), drop reason or 0 (32 to 39), audited (40).
+/// The answer in one word: rule (bits 0 to 31), drop reason or 0 (32 to 39), audited (40), redirected (41), the
+/// listener's port (48 to 63).
 #[derive(Clone, Copy)]
 pub(crate) struct Answer(u64);
 
 impl Answer {
     const AUDITED: u64 = 1 << 40;
+    const REDIRECTED: u64 = 1 << 41;
+    /// Of the admin plane alone: it leaves the decision to others. No rule's answer has this bit.
+    const UNDECIDED: Self = Self(1 << 42);
     /// For a side that is not judged here.
     pub(crate) const ALLOW: Self = Self(0);
 
     #[inline(always)]
-    fn deny(reason: DropReason, rule: u32) -> Self {
+    pub(crate) fn deny(reason: DropReason, rule: u32) -> Self {
         Self((reason.number() as u64) << 32 | rule as u64)
+    }
+
+    #[inline(always)]
+    fn redirect(port: u16, rule: u32) -> Self {
+        Self((port as u64) << 48 | Self::REDIRECTED | rule as u64)
     }
 
     #[inline(always)]
@@ -77,6 +88,18 @@ impl Answer {
     pub(crate) fn passes(self) -> bool {
         self.reason() == 0 || self.is_audited()
     }
+
+    /// Whether the flow passes only by way of a proxy.
+    #[inline(always)]
+    pub(crate) fn is_redirected(self) -> bool {
+        self.0 & Self::REDIRECTED != 0
+    }
+
+    /// The port of the proxy's listener.
+    #[inline(always)]
+    pub(crate) fn proxy_port(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
 }
 
 /// Asks the policy of `endpoint` about traffic with `identity`.
@@ -95,22 +118,57 @@ extern "C" fn policy_lookup(endpoint: u32, identity: u32, question: u32) -> u64 
 #[inline(always)]
 fn answer(endpoint: u32, identity: u32, question: u32) -> Answer {
     let Some(map) = POLICY.get(endpoint) else { return Answer::deny(DropReason::NoPolicy, 0) };
-    let Some(header) = find(map, PolicyKey::HEADER) else { return Answer::deny(DropReason::NoPolicy, 0) };
+    let Some((of_identity, of_any)) = masks(map, PolicyKey::HEADER, question) else {
+        return Answer::deny(DropReason::NoPolicy, 0);
+    };
+    let audit = of_any & TierMask::AUDIT != 0;
+    let tiers = of_identity | of_any;
+    let mut verdict = Answer::UNDECIDED;
+    if of_any & TierMask::ADMIN != 0 {
+        let Some((of_identity, of_any)) = masks(map, PolicyKey::ADMIN_HEADER, question) else {
+            return Answer::deny(DropReason::NoPolicy, 0);
+        };
+        verdict = if is_port_lost(of_identity | of_any | tiers, question) {
+            Answer::deny(DropReason::FirstFragmentNotFound, 0)
+        } else {
+            Answer(ask_plane(map, identity, of_identity, of_any, question | Question::ADMIN))
+        };
+    }
+    if verdict.0 == Answer::UNDECIDED.0 {
+        verdict = if is_port_lost(tiers, question) {
+            Answer::deny(DropReason::FirstFragmentNotFound, 0)
+        } else {
+            Answer(ask_plane(map, identity, of_identity, of_any, question))
+        };
+    }
+    if audit && verdict.reason() != 0 { Answer(verdict.0 | Answer::AUDITED) } else { verdict }
+}
+
+/// Which tiers of a plane have entries: those that name an identity, and those for any.
+#[inline(always)]
+fn masks(map: &PolicyMap, header: PolicyKey, question: u32) -> Option<(u32, u32)> {
     // SAFETY: this key holds a header, which has the size and no more than the alignment of an entry.
-    let header = unsafe { *header.cast::<PolicyHeader>() };
-    let (of_identity, of_any) = if question & Question::EGRESS == 0 {
+    let header = unsafe { *find(map, header)?.cast::<PolicyHeader>() };
+    Some(if question & Question::EGRESS == 0 {
         (header.ingress_identity.0, header.ingress_any.0)
     } else {
         (header.egress_identity.0, header.egress_any.0)
-    };
-    let audit = of_any & TierMask::AUDIT != 0;
-    let verdict = if question & Question::PORT_LOST != 0 && (of_identity | of_any) & PORT_TIERS != 0 {
-        Answer::deny(DropReason::FirstFragmentNotFound, 0)
-    } else {
-        verdict(search(map, identity, of_identity, of_any, question))
-    };
-    let redirected = verdict.reason() == DropReason::ProxyRedirectionNotSupportedForProtocol.number();
-    if audit && verdict.reason() != 0 && !redirected { Answer(verdict.0 | Answer::AUDITED) } else { verdict }
+    })
+}
+
+/// What one plane says, as a word. Not inlined, for there is one stack for all that call each other.
+#[inline(never)]
+fn ask_plane(map: &PolicyMap, identity: u32, of_identity: u32, of_any: u32, question: u32) -> u64 {
+    let best = search(map, identity, of_identity, of_any, question);
+    let flags = EntryFlags(best.flags as u8);
+    let is_undecided = best.flags & Best::FOUND == 0 || flags.contains(EntryFlags::PASS);
+    if question & Question::ADMIN != 0 && is_undecided { Answer::UNDECIDED.0 } else { verdict(best).0 }
+}
+
+/// Whether an entry could look at a port that is not known.
+#[inline(always)]
+fn is_port_lost(tiers: u32, question: u32) -> bool {
+    question & Question::PORT_LOST != 0 && tiers & PORT_TIERS != 0
 }
 
 /// Tiers that look at a port: prefixes of 1 to 16 bits.
@@ -121,7 +179,7 @@ const PORT_TIERS: u32 = 0x1_fffe;
 struct Best {
     precedence: u32,
     rule: u32,
-    /// An entry's flags, with [`Best::FOUND`].
+    /// An entry's flags, with [`Best::FOUND`]; the proxy's port in the upper half.
     flags: u32,
 }
 
@@ -130,19 +188,22 @@ impl Best {
     const NONE: Self = Self { precedence: 0, rule: 0, flags: 0 };
 }
 
-/// Looks at every tier that has entries, the narrowest first: among equals the first one found is reported.
+/// Looks at every tier of a plane that has entries, the narrowest first: among equals the first one found is reported.
 #[inline(always)]
 fn search(map: &PolicyMap, identity: u32, of_identity: u32, of_any: u32, question: u32) -> Best {
     let protocol = question as u8;
     let port = (question >> 8) as u16;
-    let egress = question & Question::EGRESS != 0;
+    let plane_and_direction = (if question & Question::EGRESS != 0 { PolicyKey::EGRESS } else { 0 })
+        | if question & Question::ADMIN != 0 { PolicyKey::ADMIN } else { 0 };
     let tier = |best: Best, bit: u32, protocol: u8, prefix: u8| {
+        let mut key = PolicyKey::new(identity, protocol, port, prefix, false);
+        key.direction_and_prefix |= plane_and_direction;
         let mut best = best;
         if of_identity >> bit & 1 != 0 {
-            best = better(map, PolicyKey::new(identity, protocol, port, prefix, egress), best);
+            best = better(map, key, best);
         }
         if of_any >> bit & 1 != 0 {
-            best = better(map, PolicyKey::new(0, protocol, port, prefix, egress), best);
+            best = better(map, PolicyKey { identity: 0, ..key }, best);
         }
         best
     };
@@ -171,7 +232,12 @@ fn better(map: &PolicyMap, key: PolicyKey, best: Best) -> Best {
     if best.flags & Best::FOUND != 0 && entry.precedence <= best.precedence {
         return best;
     }
-    Best { precedence: entry.precedence, rule: entry.rule, flags: entry.flags.0 as u32 | Best::FOUND }
+    let port = u16::from_be_bytes(entry.proxy_port_be) as u32;
+    Best {
+        precedence: entry.precedence,
+        rule: entry.rule,
+        flags: entry.flags.0 as u32 | Best::FOUND | port << 16,
+    }
 }
 
 #[inline(always)]
@@ -184,9 +250,12 @@ fn verdict(best: Best) -> Answer {
         let audited = if flags.contains(EntryFlags::AUDIT) { Answer::AUDITED } else { 0 };
         return Answer(Answer::deny(DropReason::PolicyDeny, best.rule).0 | audited);
     }
+    if flags.contains(EntryFlags::PASS) {
+        // Not an entry of this plane.
+        return Answer::deny(DropReason::PolicyDenied, 0);
+    }
     if flags.contains(EntryFlags::REDIRECT) {
-        // No proxy takes the packet yet; letting it pass would skip the rules that only the proxy knows.
-        return Answer::deny(DropReason::ProxyRedirectionNotSupportedForProtocol, best.rule);
+        return Answer::redirect((best.flags >> 16) as u16, best.rule);
     }
     Answer(best.rule as u64)
 }

@@ -6,7 +6,7 @@ use core::ptr::{addr_of, read_volatile};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use sluice_ebpf_common::packet::{Ipv4, Ipv6, Packet};
-use sluice_ebpf_common::{Config, EndpointFlags, EndpointInfo, INTERFACE_SLOTS};
+use sluice_ebpf_common::{Config, EndpointFlags, EndpointInfo, INTERFACE_SLOTS, Mark};
 use sluice_types::EndpointId;
 
 use crate::family::Family;
@@ -129,6 +129,8 @@ pub(crate) struct Scene<A: Family> {
     pub(crate) ports_unknown: bool,
     /// Whether the pod sends (`from_container`), as opposed to receives.
     pub(crate) egress: bool,
+    /// The mark of a proxy's leg, if the packet is on one; else zero.
+    pub(crate) mark: Mark,
 }
 
 /// What the clock said at this tick.
@@ -175,6 +177,7 @@ impl<A: Family> Scene<A> {
         scene.tracked = false;
         scene.ports_unknown = false;
         scene.egress = egress;
+        scene.mark = Mark(0);
         Some(scene)
     }
 }

@@ -2,14 +2,14 @@
 //! forwards. The pod's own policy has the last word.
 
 use aya_ebpf::bindings::__sk_buff;
-use sluice_ebpf_common::EndpointInfo;
 use sluice_ebpf_common::packet::{Ipv4, Ipv6, protocol};
+use sluice_ebpf_common::{EndpointInfo, Mark};
 use sluice_types::{Direction, DropReason};
 
 use crate::family::{Family, Scope};
 use crate::neighbour::{self, Link};
 use crate::scene::{DROP, Endpoint, PASS, Scene, endpoint_of_interface};
-use crate::{event, judge, once, parse};
+use crate::{event, judge, once, parse, redirect};
 
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
 const IPV6: u32 = 0x86dd_u16.to_be() as u32;
@@ -49,6 +49,14 @@ fn ip<A: Family + Destination>(skb: *mut __sk_buff, own: Option<*const EndpointI
     }
     if let Err(reason) = read {
         return event::drop_for(skb, scene, reason, 0);
+    }
+    let mark = redirect::mark(skb);
+    if mark.is(Mark::TO_PROXY) {
+        // The rule that leads such packets to the proxy is missing.
+        return event::drop(skb, scene, DropReason::FibLookupFailed, 0);
+    }
+    if mark.is_leg() && judge::came_in(skb) == 0 {
+        scene.mark = mark;
     }
     match A::link(scene) {
         Link::Ordinary => {}

@@ -593,7 +593,7 @@ fn a_redirect_without_a_proxy_is_closed() {
             let (a, b) = ends(family);
             let event = lab
                 .send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE))
-                .dropped_to(&BOB, DropReason::ProxyRedirectionNotSupportedForProtocol);
+                .dropped_to(&BOB, DropReason::SocketLookupFailed);
             assert_eq!(event.rule, 5);
         }
     }

@@ -20,6 +20,8 @@ mod packets;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
+mod redirect;
+#[cfg(test)]
 mod spoof;
 #[cfg(test)]
 mod support;

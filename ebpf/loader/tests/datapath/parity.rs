@@ -84,7 +84,9 @@ fn random_state(random: &mut Random) -> MapState {
         MapState { audit_ingress: random.in_ten(1), audit_egress: random.in_ten(1), ..MapState::default() };
     // A direction is often without ports altogether, so that fragments can pass.
     let portless = Direction::ALL.map(|_| random.in_ten(3));
-    for rule in 0..random.below(24) {
+    let (normal, admin) = (random.below(24), if random.in_ten(3) { random.below(12) } else { 0 });
+    for rule in 0..normal + admin {
+        let is_admin = rule >= normal;
         let direction = random.one(&Direction::ALL);
         let mut l4 = random_l4(random);
         while portless[direction as usize] && matches!(l4, L4Match::Port { .. }) {
@@ -94,20 +96,23 @@ fn random_state(random: &mut Random) -> MapState {
         let verdict = match random.below(12) {
             0..=3 => EntryVerdict::Deny,
             4 => EntryVerdict::Redirect(ProxyPort(10_000)),
+            5..=7 if is_admin => EntryVerdict::Pass,
             _ => EntryVerdict::Allow,
         };
-        // As the engine numbers them: within a rank deny over redirect over allow, so that equals agree.
+        // As the engine numbers them: within a rank deny over redirect over allow over pass, so that equals agree.
         let within = match verdict {
-            EntryVerdict::Allow | EntryVerdict::Pass => 0,
-            EntryVerdict::Redirect(_) => 1,
-            EntryVerdict::Deny => 2,
+            EntryVerdict::Pass => 0,
+            EntryVerdict::Allow => 1,
+            EntryVerdict::Redirect(_) => 2,
+            EntryVerdict::Deny => 3,
         };
         // Entries of equal precedence agree in everything but their rule.
         let rank = random.below(3);
         let audit = verdict == EntryVerdict::Deny && rank == 0 && state.audit_ingress;
-        let precedence = (rank * 3 + within) as u32;
+        let precedence = (rank * 4 + within) as u32;
         let entry = Entry { precedence, verdict, audit, rule: RuleId(rule as u32 + 1) };
-        state.entries.insert(Key { direction, peer, l4 }, entry);
+        let plane = if is_admin { &mut state.admin } else { &mut state.entries };
+        plane.insert(Key { direction, peer, l4 }, entry);
     }
     state
 }
@@ -177,16 +182,27 @@ struct Seen {
     told: Option<(u8, u8, u32)>,
 }
 
-fn wanted(decision: &Decision, tracked: bool) -> Seen {
-    let rule = decision.rule.0;
+fn wanted(decision: &Decision, case: &Case) -> Seen {
+    let (rule, tracked) = (decision.rule.0, case.tracked);
     let told = |reason: u8, action: EventAction| Some((reason, action as u8, rule));
     match decision.verdict {
         // Only what opens a connection is told when it passes.
         Verdict::Allow => Seen { passes: true, told: told(0, EventAction::Allow).filter(|_| tracked) },
         Verdict::Deny(reason) => Seen { passes: false, told: told(reason.number(), EventAction::Deny) },
         Verdict::Audit(reason) => Seen { passes: true, told: told(reason.number(), EventAction::Audit) },
+        // There is no proxy here, and a test run gives no packet to a socket: what a pod sends is told to be redirected
+        // and is dropped, what comes to it is sent back to where a socket could be given.
+        Verdict::Redirect(_) if tracked && matches!(case.query.protocol, Protocol::Tcp | Protocol::Udp) => {
+            let passes = case.query.direction == Direction::Ingress;
+            Seen { passes, told: told(0, EventAction::Redirect) }
+        }
         Verdict::Redirect(_) => {
-            let reason = DropReason::ProxyRedirectionNotSupportedForProtocol;
+            let is_udp = case.query.protocol == Protocol::Udp;
+            let reason = if is_udp {
+                DropReason::FragmentationNotSupported
+            } else {
+                DropReason::ProxyRedirectionNotSupportedForProtocol
+            };
             Seen { passes: false, told: told(reason.number(), EventAction::Deny) }
         }
     }
@@ -203,8 +219,19 @@ fn seen(lab: &mut Lab, case: &Case) -> Seen {
         other => panic!("verdict {other}"),
     };
     let mut told = None;
+    let lost = DropReason::SocketLookupFailed.number();
     for event in outcome.events.iter().filter(|event| event.endpoint == ALICE.id) {
         assert_eq!(event.direction, case.query.direction as u8, "{event:?}");
+        if event.reason == lost {
+            // After it was told that it goes to the proxy.
+            assert!(!passes && matches!(told, Some((0, action, _)) if action == EventAction::Redirect as u8));
+            continue;
+        }
+        if event.action == EventAction::Redirect as u8 {
+            assert_eq!(u16::from_be_bytes(event.proxy_port_be), 10_000, "{event:?}");
+            told = Some((event.reason, event.action, event.rule));
+            continue;
+        }
         assert_eq!(event.kind == EventKind::Drop as u8, !passes, "{event:?}");
         assert!(told.is_none(), "told twice: {outcome:?}");
         told = Some((event.reason, event.action, event.rule));
@@ -215,12 +242,15 @@ fn seen(lab: &mut Lab, case: &Case) -> Seen {
 /// Removes entries as long as the two still disagree.
 fn shrink(lab: &mut Lab, state: &MapState, case: &Case) -> MapState {
     let mut smallest = state.clone();
-    for key in state.entries.keys() {
+    let keys = [&state.entries, &state.admin].map(|plane| plane.keys().copied().collect::<Vec<_>>());
+    for (is_admin, key) in
+        keys.iter().zip([false, true]).flat_map(|(keys, admin)| keys.iter().map(move |key| (admin, key)))
+    {
         let mut smaller = smallest.clone();
-        smaller.entries.remove(key);
+        if is_admin { &mut smaller.admin } else { &mut smaller.entries }.remove(key);
         lab.policy(&ALICE, &smaller);
         lab.datapath.conntrack.purge(&[case.packet.source]).unwrap();
-        if seen(lab, case) != wanted(&smaller.decide(&case.query), case.tracked) {
+        if seen(lab, case) != wanted(&smaller.decide(&case.query), case) {
             smallest = smaller;
         }
     }
@@ -243,13 +273,15 @@ fn compare(seed: u64) {
         for _ in 0..PACKETS {
             let case = random_case(&mut random, &mut fresh);
             let decision = state.decide(&case.query);
-            let (kernel, engine) = (seen(&mut lab, &case), wanted(&decision, case.tracked));
+            let (kernel, engine) = (seen(&mut lab, &case), wanted(&decision, &case));
             if kernel != engine {
                 let smallest = shrink(&mut lab, &state, &case);
                 let mut text =
                     format!("seed {seed:#x}: kernel {kernel:?}, engine {engine:?}\n{:?}\n", case.query);
-                for (key, entry) in &smallest.entries {
-                    text.push_str(&format!("  {key:?} {entry:?}\n"));
+                for (plane, entries) in [("admin", &smallest.admin), ("", &smallest.entries)] {
+                    for (key, entry) in entries {
+                        text.push_str(&format!("  {plane} {key:?} {entry:?}\n"));
+                    }
                 }
                 panic!("{text}audit {} {}", smallest.audit_ingress, smallest.audit_egress);
             }

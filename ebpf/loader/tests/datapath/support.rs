@@ -1,6 +1,7 @@
 //! A datapath of its own for each test, packets to put in, and what must come out: verdict, counters and events.
 
 pub(crate) mod packet;
+pub(crate) mod proxy;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

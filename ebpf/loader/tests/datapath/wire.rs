@@ -19,33 +19,33 @@ use sluice_policy::map_state::{L4Match, MapState};
 use sluice_types::{Direction, DropReason, Identity, Protocol};
 
 /// A node in namespaces of its own: network, and mounts for pins and the pods' namespaces.
-struct Node {
-    pins: PathBuf,
-    datapath: Datapath,
+pub(crate) struct Node {
+    pub(crate) pins: PathBuf,
+    pub(crate) datapath: Datapath,
     _directory: tempfile::TempDir,
 }
 
-fn run(words: &[&str]) {
+pub(crate) fn run(words: &[&str]) {
     let (command, arguments) = words.split_first().unwrap();
     let output = Command::new(command).args(arguments).output().unwrap();
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn ip(line: &str) {
+pub(crate) fn ip(line: &str) {
     let words: Vec<_> = std::iter::once("ip").chain(line.split_whitespace()).collect();
     run(&words);
 }
 
-fn interface(pod: &Pod) -> String {
+pub(crate) fn interface(pod: &Pod) -> String {
     format!("slutest{}", pod.id)
 }
 
-fn namespace(pod: &Pod) -> String {
+pub(crate) fn namespace(pod: &Pod) -> String {
     format!("sluice-test-{}", pod.id)
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // SAFETY: only this thread changes its namespaces.
         let result = unsafe { libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS) };
         assert_eq!(result, 0, "unshare: {} (the tests need root)", std::io::Error::last_os_error());
@@ -109,7 +109,7 @@ impl Node {
     }
 
     /// Wires a pod, makes it known with a policy, and attaches its programs.
-    fn pod(&self, pod: &Pod, state: &MapState) {
+    pub(crate) fn pod(&self, pod: &Pod, state: &MapState) {
         let ifindex = self.wire(pod);
         self.datapath.policies.install(&[pod.endpoint()], state).map(drop).unwrap();
         let info = EndpointInfo {
@@ -135,8 +135,21 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Puts another policy of a pod in force.
+    pub(crate) fn change_policy(&self, pod: &Pod, state: &MapState) {
+        self.datapath.policies.install(&[pod.endpoint()], state).map(drop).unwrap();
+        let mut info = self.datapath.endpoints.read(pod.endpoint()).unwrap().unwrap();
+        info.revision = crate::support::next_revision();
+        self.datapath.endpoints.insert(&info).unwrap();
+    }
+}
+
 /// Runs in a thread inside the pod's namespace.
-fn inside<T: Send + 'static>(pod: &Pod, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+pub(crate) fn inside<T: Send + 'static>(
+    pod: &Pod,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
     let path = Path::new("/run/netns").join(namespace(pod));
     let space = File::open(&path).unwrap();
     std::thread::spawn(move || {
@@ -147,7 +160,7 @@ fn inside<T: Send + 'static>(pod: &Pod, work: impl FnOnce() -> T + Send + 'stati
     })
 }
 
-const SOON: Duration = Duration::from_millis(400);
+pub(crate) const SOON: Duration = Duration::from_millis(400);
 
 /// Accepts connections and sends back what comes, until told to stop.
 fn serve(pod: &Pod, address: SocketAddr, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
