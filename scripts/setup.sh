@@ -12,7 +12,7 @@ goal=${1:-build}
 # command or file that proves the package is there : package
 build_needs="cc:gcc make:make git:git /usr/include/zlib.h:zlib1g-dev"
 run_needs="ip:iproute2 nft:nftables"
-test_needs="cargo-fmt:rustfmt-web cargo-clippy:rust-web-clippy /usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping go:golang-go"
+test_needs="/usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping go:golang-go"
 bench_needs="iperf3:iperf3"
 
 missing=""
@@ -36,6 +36,12 @@ case $goal in
     bench) need "$run_needs $test_needs $bench_needs" ;;
     *) echo "usage: scripts/setup.sh build|demo|test|bench" >&2; exit 2 ;;
 esac
+# The linters must be of the compiler: rustup's beside a distribution's compiler do not understand its libraries.
+if [ "$goal" = test ] || [ "$goal" = bench ]; then
+    chosen=$(eval "$(sh scripts/toolchain.sh 2>/dev/null || true)"; echo "${RUSTC:-/usr/bin/rustc}")
+    [ -x "${chosen%/*}/cargo-fmt" ] || missing="$missing rustfmt-web"
+    [ -x "${chosen%/*}/cargo-clippy" ] || missing="$missing rust-web-clippy"
+fi
 have_toolchain || missing="$missing rustc-web cargo-web rust-web-llvm libstd-rust-web-dev libstd-rust-web-dev-bpf"
 if ! have_toolchain || [ ! -x "$(eval "$(sh scripts/toolchain.sh)"; echo "$SLUICE_BPF_LINKER_DIR")/bin/bpf-linker" ]; then
     [ -e /usr/lib/llvm-22/bin/llvm-config ] || missing="$missing llvm-22-dev"

@@ -42,7 +42,7 @@ impl Resolver<'_> {
                         }
                     }
                 }
-                traffic => {
+                Traffic::Protocol(_) | Traffic::Ports(..) | Traffic::NamedPort(..) | Traffic::Icmp(..) => {
                     for (l4, exact) in self.matches(traffic) {
                         peers.iter().for_each(|peer| put(*peer, l4, exact));
                     }

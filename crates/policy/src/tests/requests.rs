@@ -252,14 +252,27 @@ fn names_of_peers_and_handshakes() {
     }
 }
 
+const TCP: &str = "{port: 80, protocol: TCP}";
+
+fn ports(ports: &str, rest: &str) -> String {
+    format!("{{toPorts: [{{ports: [{ports}], {rest}}}]}}")
+}
+
+/// Each case: the list of the rule, its entry, and what the error must say.
+fn refused(cases: &[(&str, String, &str)]) {
+    for (list, entry, want) in cases {
+        let spec = format!("{{endpointSelector: {{}}, {list}: [{entry}]}}");
+        let found = errors_with("CiliumNetworkPolicy", &spec, &Config::complete());
+        assert!(found.iter().any(|error| error.contains(want)), "{spec}\n{found:?}");
+    }
+}
+
 #[test]
-fn what_is_refused() {
-    let ports = |ports: &str, rest: &str| format!("{{toPorts: [{{ports: [{ports}], {rest}}}]}}");
-    let tcp = "{port: 80, protocol: TCP}";
-    let cases = [
+fn where_requests_cannot_be_looked_at() {
+    refused(&[
         (
             "egress",
-            ports(tcp, "rules: {http: [{}], dns: [{matchName: a}]}"),
+            ports(TCP, "rules: {http: [{}], dns: [{matchName: a}]}"),
             "multiple L7 protocol rule types",
         ),
         ("egress", ports("{port: 80}", "rules: {http: [{}]}"), "can only apply to TCP (not ANY)"),
@@ -291,31 +304,37 @@ fn what_is_refused() {
             "dns[0].matchPattern: invalid",
         ),
         ("egress", ports("{port: 53}", "rules: {dns: [{matchName: '*.a'}]}"), "dns[0].matchName: invalid"),
+    ]);
+}
+
+#[test]
+fn http_rules_that_are_refused() {
+    refused(&[
         (
             "ingress",
-            ports(tcp, "rules: {http: [{path: '('}]}"),
+            ports(TCP, "rules: {http: [{path: '('}]}"),
             "http[0].path: invalid regex: unclosed group",
         ),
-        ("ingress", ports(tcp, "rules: {http: [{host: '(?=a)'}]}"), "http[0].host: invalid regex"),
+        ("ingress", ports(TCP, "rules: {http: [{host: '(?=a)'}]}"), "http[0].host: invalid regex"),
         (
             "ingress",
-            ports(tcp, "rules: {http: [{headers: ['A:b']}]}"),
+            ports(TCP, "rules: {http: [{headers: ['A:b']}]}"),
             "headers[0]: \"A:b\" is no header name",
         ),
         (
             "ingress",
-            ports(tcp, "rules: {http: [{headerMatches: [{name: A, mismatch: log}]}]}"),
+            ports(TCP, "rules: {http: [{headerMatches: [{name: A, mismatch: log}]}]}"),
             "mismatch: \"log\" is none of LOG, ADD, DELETE, REPLACE",
         ),
         (
             "ingress",
-            ports(tcp, "rules: {http: [{headers: ['A:  b']}]}"),
+            ports(TCP, "rules: {http: [{headers: ['A:  b']}]}"),
             "headers[0]: \" b\" is no header value",
         ),
         (
             "ingress",
             ports(
-                tcp,
+                TCP,
                 "rules: {http: [{headerMatches: [{name: A, value: \"b\\r\\nC: d\", mismatch: ADD}]}]}",
             ),
             "headerMatches[0].value: \"b\\r\\nC: d\" is no header value",
@@ -323,46 +342,52 @@ fn what_is_refused() {
         (
             "ingress",
             ports(
-                tcp,
+                TCP,
                 "rules: {http: [{headerMatches: [{name: Transfer-Encoding, value: a, mismatch: REPLACE}]}]}",
             ),
             "headerMatches[0].name: header Transfer-Encoding frames or routes the request",
         ),
         (
             "ingress",
-            ports(tcp, "rules: {grpc: [{serviceName: ''}]}"),
+            ports(TCP, "rules: {grpc: [{serviceName: ''}]}"),
             "grpc[0].serviceName: \"\" is no gRPC name",
         ),
         (
             "ingress",
-            ports(tcp, "rules: {grpc: [{methodName: a/b}]}"),
+            ports(TCP, "rules: {grpc: [{methodName: a/b}]}"),
             "grpc[0].methodName: \"a/b\" is no gRPC name",
         ),
+    ]);
+}
+
+#[test]
+fn kafka_tls_and_names_that_are_refused() {
+    refused(&[
         (
             "ingress",
-            ports(tcp, "rules: {kafka: [{role: produce, apiKey: fetch}]}"),
+            ports(TCP, "rules: {kafka: [{role: produce, apiKey: fetch}]}"),
             "cannot set both Role and APIKey",
         ),
-        ("ingress", ports(tcp, "rules: {kafka: [{role: admin}]}"), "invalid Kafka Role"),
-        ("ingress", ports(tcp, "rules: {kafka: [{apiKey: eat}]}"), "invalid Kafka APIKey"),
-        ("ingress", ports(tcp, "rules: {kafka: [{apiVersion: '-1'}]}"), "invalid Kafka APIVersion"),
-        ("ingress", ports(tcp, "rules: {kafka: [{topic: 'a b'}]}"), "invalid Kafka topic"),
-        ("ingress", ports(tcp, "serverNames: ['']"), "serverNames[0]: a name must not be empty"),
+        ("ingress", ports(TCP, "rules: {kafka: [{role: admin}]}"), "invalid Kafka Role"),
+        ("ingress", ports(TCP, "rules: {kafka: [{apiKey: eat}]}"), "invalid Kafka APIKey"),
+        ("ingress", ports(TCP, "rules: {kafka: [{apiVersion: '-1'}]}"), "invalid Kafka APIVersion"),
+        ("ingress", ports(TCP, "rules: {kafka: [{topic: 'a b'}]}"), "invalid Kafka topic"),
+        ("ingress", ports(TCP, "serverNames: ['']"), "serverNames[0]: a name must not be empty"),
         (
             "ingress",
-            ports(tcp, "serverNames: [a], rules: {http: [{}]}"),
+            ports(TCP, "serverNames: [a], rules: {http: [{}]}"),
             "cannot stand together without terminatingTLS",
         ),
-        ("ingress", ports(tcp, "terminatingTLS: {}"), "terminatingTLS.secret: is required"),
-        ("ingress", ports(tcp, "terminatingTLS: {secret: {name: a}}"), "terminatingTLS: not supported"),
+        ("ingress", ports(TCP, "terminatingTLS: {}"), "terminatingTLS.secret: is required"),
+        ("ingress", ports(TCP, "terminatingTLS: {secret: {name: a}}"), "terminatingTLS: not supported"),
         (
             "ingress",
-            ports(tcp, "listener: {envoyConfig: {name: a}, name: b}"),
+            ports(TCP, "listener: {envoyConfig: {name: a}, name: b}"),
             "a listener is not supported on ingress",
         ),
         (
             "egress",
-            ports(tcp, "listener: {envoyConfig: {name: a}, name: b, priority: 101}"),
+            ports(TCP, "listener: {envoyConfig: {name: a}, name: b, priority: 101}"),
             "not in 0 to 100",
         ),
         (
@@ -371,14 +396,9 @@ fn what_is_refused() {
             "only one of MatchName or MatchPattern",
         ),
         ("egress", "{toFQDNs: [{}]}".to_owned(), "toFQDNs[0].matchName: a name must not be empty"),
-        ("ingressDeny", ports(tcp, "rules: {http: [{}]}"), "a deny rule cannot have this field"),
-        ("ingressDeny", ports(tcp, "serverNames: [a]"), "a deny rule cannot have this field"),
-    ];
-    for (list, entry, want) in cases {
-        let spec = format!("{{endpointSelector: {{}}, {list}: [{entry}]}}");
-        let found = errors_with("CiliumNetworkPolicy", &spec, &Config::complete());
-        assert!(found.iter().any(|error| error.contains(want)), "{spec}\n{found:?}");
-    }
+        ("ingressDeny", ports(TCP, "rules: {http: [{}]}"), "a deny rule cannot have this field"),
+        ("ingressDeny", ports(TCP, "serverNames: [a]"), "a deny rule cannot have this field"),
+    ]);
     let node = "{nodeSelector: {}, ingress: [{toPorts: [{ports: [{port: 80, protocol: TCP}], rules: {http: [{}]}}]}]}";
     let found = errors_with("CiliumClusterwideNetworkPolicy", node, &Config::complete());
     assert!(found[0].contains("a rule for nodes cannot have this field"), "{found:?}");
