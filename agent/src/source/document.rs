@@ -38,39 +38,70 @@ pub(super) fn read(text: &str, origin: &str, config: &sluice_policy::Config) -> 
 }
 
 fn document(manifest: api::Manifest, origin: &str, config: &sluice_policy::Config) -> Option<Document> {
+    if is_for_others(&manifest) {
+        return None;
+    }
     let line = manifest.line;
     let named = key_of(&manifest);
     let origin = format!("{origin}:{line}");
     let content = match manifest.content {
         Err(error) => Err(error.to_string()),
-        Ok(api::Object::Pod(pod)) => {
-            let json = to_json("v1", "Pod", &pod);
-            Ok((Object::Pod(pod_object(*pod)), json))
+        Ok(object) => {
+            let json = object.to_value();
+            match object {
+                api::Object::Pod(pod) => Ok((Object::Pod(pod_object(*pod)), json)),
+                api::Object::Namespace(namespace) => {
+                    let labels = namespace.metadata.labels.unwrap_or_default();
+                    Ok((Object::Namespace(NamespaceObject { name: namespace.metadata.name, labels }), json))
+                }
+                api::Object::CiliumNetworkPolicy(policy) => {
+                    let rules = parse::cilium_network_policy(&policy, config);
+                    policy_object((&*policy).into(), rules, json, origin)
+                }
+                api::Object::CiliumClusterwideNetworkPolicy(policy) => {
+                    let rules = parse::cilium_clusterwide_network_policy(&policy, config);
+                    policy_object((&*policy).into(), rules, json, origin)
+                }
+                api::Object::NetworkPolicy(policy) => {
+                    policy_object((&*policy).into(), parse::network_policy(&policy, config), json, origin)
+                }
+                api::Object::CiliumCidrGroup(_)
+                | api::Object::ClusterNetworkPolicy(_)
+                | api::Object::Node(_)
+                | api::Object::Service(_)
+                | api::Object::EndpointSlice(_)
+                | api::Object::Secret(_)
+                | api::Object::Ignored => return None,
+            }
         }
-        Ok(api::Object::Namespace(namespace)) => {
-            let json = to_json("v1", "Namespace", &namespace);
-            let labels = namespace.metadata.labels.unwrap_or_default();
-            Ok((Object::Namespace(NamespaceObject { name: namespace.metadata.name, labels }), json))
-        }
-        Ok(api::Object::CiliumNetworkPolicy(policy)) => {
-            let json = to_json("cilium.io/v2", "CiliumNetworkPolicy", &policy);
-            policy_object((&*policy).into(), parse::cilium_network_policy(&policy, config), json, origin)
-        }
-        Ok(api::Object::CiliumClusterwideNetworkPolicy(policy)) => {
-            let json = to_json("cilium.io/v2", "CiliumClusterwideNetworkPolicy", &policy);
-            let rules = parse::cilium_clusterwide_network_policy(&policy, config);
-            policy_object((&*policy).into(), rules, json, origin)
-        }
-        Ok(api::Object::NetworkPolicy(policy)) => {
-            let json = to_json("networking.k8s.io/v1", "NetworkPolicy", &policy);
-            policy_object((&*policy).into(), parse::network_policy(&policy, config), json, origin)
-        }
-        // A kind that means nothing to us.
-        Ok(_) => return None,
     };
     let content = content.map(|(object, json)| Good { object, json, line });
     let key = content.as_ref().ok().map(|good| good.object.key()).or(named);
     Some(Document { line, key, content })
+}
+
+/// Whether a document is of a kind that means nothing to us, whatever is in it. One whose kind cannot be read may
+/// mean something.
+fn is_for_others(manifest: &api::Manifest) -> bool {
+    let (group, _) = manifest.api_version.rsplit_once('/').unwrap_or_default();
+    match api::Kind::find(group, &manifest.kind) {
+        None => !manifest.kind.is_empty(),
+        Some(
+            api::Kind::CiliumNetworkPolicy
+            | api::Kind::CiliumClusterwideNetworkPolicy
+            | api::Kind::NetworkPolicy
+            | api::Kind::Pod
+            | api::Kind::Namespace,
+        ) => false,
+        Some(
+            api::Kind::CiliumCidrGroup
+            | api::Kind::ClusterNetworkPolicy
+            | api::Kind::Node
+            | api::Kind::Service
+            | api::Kind::EndpointSlice
+            | api::Kind::Secret,
+        ) => true,
+    }
 }
 
 /// Which object a manifest is about, as far as its head can be read.
@@ -94,17 +125,6 @@ fn key_of(manifest: &api::Manifest) -> Option<ObjectKey> {
 
 fn policy_key(kind: PolicyKind, namespace: String, name: String) -> ObjectKey {
     ObjectKey::Policy(PolicyRef { kind, namespace, name })
-}
-
-fn to_json<T: serde::Serialize>(api_version: &str, kind: &str, object: &T) -> serde_json::Value {
-    // Policies were read from such values and pods hold maps with text keys, so this cannot fail; null would be
-    // noticed when it is read again.
-    let mut json = serde_json::to_value(object).unwrap_or_default();
-    if let Some(fields) = json.as_object_mut() {
-        fields.insert("apiVersion".to_owned(), api_version.into());
-        fields.insert("kind".to_owned(), kind.into());
-    }
-    json
 }
 
 fn policy_object(
@@ -229,6 +249,26 @@ spec: {podSelectr: {}}
         assert!(error.contains("line 13") && error.contains("podSelector"), "{error}");
         assert_eq!(documents[2].key, None);
         assert!(documents[2].content.is_err());
+    }
+
+    #[test]
+    fn kinds_for_others_are_not_looked_at() {
+        let cases = [
+            ("v1", "Service", true),
+            ("v1", "Node", true),
+            ("v1", "Secret", true),
+            ("v1", "ConfigMap", true),
+            ("discovery.k8s.io/v1", "EndpointSlice", true),
+            ("cilium.io/v2", "CiliumCIDRGroup", true),
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", true),
+            ("v1", "Pod", false),
+            ("cilium.io/v2", "CiliumNetworkPolicy", false),
+        ];
+        for (api_version, kind, ignored) in cases {
+            // Nameless and of the wrong shape: a kind of ours would be reported.
+            let text = format!("apiVersion: {api_version}\nkind: {kind}\nspec: 1\n");
+            assert_eq!(documents(&text).is_empty(), ignored, "{kind}");
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
-//! `CiliumNetworkPolicy` and `CiliumClusterwideNetworkPolicy` of `cilium.io/v2`.
+//! `CiliumNetworkPolicy`, `CiliumClusterwideNetworkPolicy` and `CiliumCIDRGroup` of `cilium.io`.
 //!
 //! Field names follow the custom resources' schema (`pkg/policy/api/`), with the additions documented for sluice
 //! (`toPorts[].service`, `rules.grpc`) and the fields that older versions had (`fromRequires`, `rules.kafka`), so that
 //! each can be accepted or refused by its name.
 
+mod cidr_group;
 mod l4;
 mod l7;
 mod peer;
 
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
+pub use cidr_group::{CiliumCidrGroup, CiliumCidrGroupSpec};
 pub use l4::{EnvoyConfig, IcmpField, IcmpRule, Listener, Port, PortRule, SecretRef, TlsContext};
 pub use l7::{DnsRule, GrpcRule, HeaderMatch, HttpRule, KafkaRule, L7Rules};
 pub use peer::{AwsGroup, CidrRule, FqdnSelector, Group, K8sService, K8sServiceSelector, ServiceSelector};
@@ -162,7 +164,7 @@ pub struct IngressRule {
     pub authentication: Option<Authentication>,
 }
 
-/// One entry of `egress` or `egressDeny`; see [`IngressRule`].
+/// One entry of `egress` or `egressDeny`, which shares the fields as `ingress` and `ingressDeny` do.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EgressRule {

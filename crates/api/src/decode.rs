@@ -1,7 +1,7 @@
 //! From a tree of values to the types, as strict as the API server.
 //!
 //! Differences to a plain YAML deserialiser: `null` is no empty list and no empty object, text is not made from
-//! numbers, and every error carries its place and its path. Called by `manifest` only.
+//! numbers, and every error carries its place and its path. Called by `object` only.
 
 use std::fmt;
 

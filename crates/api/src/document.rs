@@ -64,6 +64,23 @@ impl Node {
     pub(crate) const fn as_str(&self) -> Option<&str> {
         if let Value::String(text) = &self.value { Some(text.as_str()) } else { None }
     }
+
+    /// The value without its places.
+    #[cfg(test)]
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Signed(value) => (*value).into(),
+            Value::Unsigned(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::String(text) => text.as_str().into(),
+            Value::Array(items) => items.iter().map(Self::to_json).collect(),
+            Value::Object(fields) => {
+                fields.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect()
+            }
+        }
+    }
 }
 
 /// A stretch of the text that holds one document.

@@ -1,4 +1,4 @@
-//! The objects users write: Cilium policies, Kubernetes NetworkPolicy, Pod, Namespace.
+//! The objects users write: policies, and the pods, namespaces, nodes, Services and Secrets they are about.
 //!
 //! The types follow the upstream schemas field by field and say nothing about meaning: no defaults, no merging, no
 //! checks beyond the shape. Absent and empty lists stay different (`None`, `Some(vec![])`), because policies mean
@@ -6,19 +6,27 @@
 //! what is wrong with it, with line, column and field path. The policy engine and the agent's sources call this.
 
 pub mod cilium;
+pub mod cluster_network_policy;
 mod decode;
 mod document;
 mod int_or_string;
 mod manifest;
 mod meta;
 pub mod network_policy;
+mod object;
+pub mod secret;
+pub mod service;
 mod suggest;
 pub mod workload;
 
-pub use cilium::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+pub use cilium::{CiliumCidrGroup, CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+pub use cluster_network_policy::ClusterNetworkPolicy;
 pub use document::MAX_DOCUMENT_BYTES;
 pub use int_or_string::IntOrString;
-pub use manifest::{DocumentError, Manifest, Object, read_manifests};
+pub use manifest::{DocumentError, Manifest, read_manifests};
 pub use meta::{LabelSelector, LabelSelectorRequirement, Metadata};
 pub use network_policy::NetworkPolicy;
-pub use workload::{Namespace, Pod};
+pub use object::{Kind, Object};
+pub use secret::Secret;
+pub use service::{EndpointSlice, Service};
+pub use workload::{Namespace, Node, Pod};

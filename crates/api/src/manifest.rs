@@ -2,14 +2,9 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
 use crate::{
-    cilium::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy},
-    decode::{Nulls, decode},
     document::{self, Chunk, Node, Value},
-    network_policy::NetworkPolicy,
-    workload::{Namespace, Pod},
+    object::{Kind, Object},
 };
 
 /// One object of a text, or what is wrong with it.
@@ -27,23 +22,6 @@ pub struct Manifest {
     pub name: String,
     /// The object.
     pub content: Result<Object, DocumentError>,
-}
-
-/// An object of a kind that is read.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Object {
-    /// `cilium.io/v2`.
-    CiliumNetworkPolicy(Box<CiliumNetworkPolicy>),
-    /// `cilium.io/v2`.
-    CiliumClusterwideNetworkPolicy(Box<CiliumClusterwideNetworkPolicy>),
-    /// `networking.k8s.io/v1`.
-    NetworkPolicy(Box<NetworkPolicy>),
-    /// `v1`.
-    Pod(Box<Pod>),
-    /// `v1`.
-    Namespace(Box<Namespace>),
-    /// A kind that means nothing to us; it was not looked at.
-    Ignored,
 }
 
 /// Why a document is no object.
@@ -133,29 +111,13 @@ fn read_content(root: &Node, api_version: &str, kind: &str) -> Result<Object, Do
         return Err(wrong(root, "kind", "the kind is required"));
     }
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let known = match (group, kind) {
-        ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy") => "v2",
-        ("networking.k8s.io", "NetworkPolicy") | ("", "Pod" | "Namespace") => "v1",
-        _ => return Ok(Object::Ignored),
-    };
-    if version != known {
-        let reason = format!("{kind} of version {version:?} is not known; use {known}");
+    let Some(known) = Kind::find(group, kind) else { return Ok(Object::Ignored) };
+    if !known.versions().contains(&version) {
+        let versions = known.versions().join(" or ");
+        let reason = format!("{kind} of version {version:?} is not known; use {versions}");
         return Err(wrong(root, "apiVersion", &reason));
     }
-    match kind {
-        "CiliumNetworkPolicy" => read_as(root, Nulls::Refuse).map(Object::CiliumNetworkPolicy),
-        "CiliumClusterwideNetworkPolicy" => {
-            read_as(root, Nulls::Refuse).map(Object::CiliumClusterwideNetworkPolicy)
-        }
-        // The API server takes a null list of this built-in kind for an absent one, which is the wider meaning.
-        "NetworkPolicy" => read_as(root, Nulls::Refuse).map(Object::NetworkPolicy),
-        "Pod" => read_as(root, Nulls::Absent).map(Object::Pod),
-        _ => read_as(root, Nulls::Absent).map(Object::Namespace),
-    }
-}
-
-fn read_as<'de, T: Deserialize<'de>>(root: &'de Node, nulls: Nulls) -> Result<Box<T>, DocumentError> {
-    decode(root, nulls).map(Box::new)
+    Object::read(root, known)
 }
 
 fn wrong(root: &Node, path: &str, reason: &str) -> DocumentError {

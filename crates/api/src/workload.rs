@@ -1,4 +1,4 @@
-//! Pods and namespaces. Users paste whole manifests, so everything that means nothing to us is ignored.
+//! Pods, namespaces and nodes. Users paste whole manifests, so everything that means nothing to us is ignored.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,9 @@ pub struct Pod {
     /// What runs in it.
     #[serde(default)]
     pub spec: PodSpec,
+    /// What the cluster says about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<PodStatus>,
 }
 
 /// What runs in a pod.
@@ -63,10 +66,71 @@ pub struct ContainerPort {
     pub protocol: Option<String>,
 }
 
+/// What the cluster says about a pod.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed`, `Unknown`; a pod that has ended has no address any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Its first address.
+    #[serde(default, rename = "podIP", skip_serializing_if = "Option::is_none")]
+    pub pod_ip: Option<String>,
+    /// All its addresses, at most one of each family.
+    #[serde(default, rename = "podIPs", skip_serializing_if = "Option::is_none")]
+    pub pod_ips: Option<Vec<PodIp>>,
+}
+
+/// An address of a pod.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PodIp {
+    /// The address.
+    pub ip: String,
+}
+
 /// A namespace.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Namespace {
     /// Name and labels.
     #[serde(default)]
     pub metadata: Metadata,
+}
+
+/// A machine of the cluster.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Node {
+    /// Name and labels.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// What it is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<NodeSpec>,
+    /// What it says about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NodeStatus>,
+}
+
+/// What a node is given.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeSpec {
+    /// Where the addresses of its pods are from, at most one prefix of each family.
+    #[serde(default, rename = "podCIDRs", skip_serializing_if = "Option::is_none")]
+    pub pod_cidrs: Option<Vec<String>>,
+}
+
+/// What a node says about itself.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeStatus {
+    /// How it is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<NodeAddress>>,
+}
+
+/// One way to reach a node.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeAddress {
+    /// `InternalIP`, `ExternalIP`, `Hostname`, `InternalDNS`, `ExternalDNS`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// An IP address or, for some types, a name.
+    pub address: String,
 }

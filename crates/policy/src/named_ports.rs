@@ -112,8 +112,8 @@ mod tests {
         assert_eq!(ports.set("n/b", one, &[port("http", Protocol::Tcp, 8080)]), BTreeSet::from([one]));
         assert_eq!(ports.set("n/c", one, &[port("http", Protocol::Tcp, 80)]), BTreeSet::new());
         assert_eq!(tcp(&ports, 300, "http"), [80, 8080]);
-        assert_eq!(tcp(&ports, 300, "https"), []);
-        assert_eq!(tcp(&ports, 301, "http"), []);
+        assert!(tcp(&ports, 300, "https").is_empty());
+        assert!(tcp(&ports, 301, "http").is_empty());
         assert_eq!(ports.remove("n/a"), BTreeSet::new());
         assert_eq!(ports.remove("n/c"), BTreeSet::from([one]));
         assert_eq!(tcp(&ports, 300, "http"), [8080]);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::IntOrString;
+use crate::{CiliumNetworkPolicy, IntOrString};
 
 fn one(text: &str) -> Manifest {
     let mut manifests = read_manifests(text);
@@ -22,9 +22,9 @@ fn cnp(spec: &str) -> Result<Box<CiliumNetworkPolicy>, String> {
 fn every_document_stands_alone() {
     let text = "\
 apiVersion: v1
-kind: Service
+kind: ConfigMap
 metadata: {name: web}
-spec: {ports: [{port: 80}]}
+data: [{port: 80}]
 ---
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -44,7 +44,7 @@ metadata: {name: shop, labels: {team: a}, creationTimestamp: null}
 ";
     let read = read_manifests(text);
     assert_eq!(read.len(), 4);
-    assert_eq!((read[0].kind.as_str(), &read[0].content), ("Service", &Ok(Object::Ignored)));
+    assert_eq!((read[0].kind.as_str(), &read[0].content), ("ConfigMap", &Ok(Object::Ignored)));
     assert_eq!((read[1].name.as_str(), read[1].namespace.as_deref()), ("broken", Some("shop")));
     let error = read[1].content.as_ref().unwrap_err();
     assert_eq!((error.line, error.column, error.path.as_str()), (14, 5, "spec.ingress[0]"));

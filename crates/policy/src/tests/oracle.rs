@@ -94,7 +94,15 @@ impl World<'_> {
                     all.for_each(|rule| self.cilium_rule(rule, None, packet, &mut found));
                 }
                 Object::NetworkPolicy(policy) => self.kubernetes(policy, packet, &mut found),
-                Object::Pod(_) | Object::Namespace(_) | Object::Ignored => panic!("{policy:?}"),
+                Object::CiliumCidrGroup(_)
+                | Object::ClusterNetworkPolicy(_)
+                | Object::Pod(_)
+                | Object::Namespace(_)
+                | Object::Node(_)
+                | Object::Service(_)
+                | Object::EndpointSlice(_)
+                | Object::Secret(_)
+                | Object::Ignored => panic!("{policy:?}"),
             }
         }
         let always = self.config.enforcement == Enforcement::Always;
@@ -200,7 +208,16 @@ impl World<'_> {
             let (namespace, rules) = match policy {
                 Object::CiliumNetworkPolicy(policy) => (policy.metadata.namespace.as_deref(), &policy.spec),
                 Object::CiliumClusterwideNetworkPolicy(policy) => (None, &policy.spec),
-                Object::NetworkPolicy(_) | Object::Pod(_) | Object::Namespace(_) | Object::Ignored => {
+                Object::NetworkPolicy(_)
+                | Object::CiliumCidrGroup(_)
+                | Object::ClusterNetworkPolicy(_)
+                | Object::Pod(_)
+                | Object::Namespace(_)
+                | Object::Node(_)
+                | Object::Service(_)
+                | Object::EndpointSlice(_)
+                | Object::Secret(_)
+                | Object::Ignored => {
                     return true;
                 }
             };

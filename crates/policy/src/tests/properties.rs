@@ -401,7 +401,16 @@ fn drop_requirements_of_deny_rules(policy: &mut Object) {
     let rules = match policy {
         Object::CiliumNetworkPolicy(policy) => &mut policy.spec,
         Object::CiliumClusterwideNetworkPolicy(policy) => &mut policy.spec,
-        Object::NetworkPolicy(_) | Object::Pod(_) | Object::Namespace(_) | Object::Ignored => return,
+        Object::NetworkPolicy(_)
+        | Object::CiliumCidrGroup(_)
+        | Object::ClusterNetworkPolicy(_)
+        | Object::Pod(_)
+        | Object::Namespace(_)
+        | Object::Node(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_)
+        | Object::Secret(_)
+        | Object::Ignored => return,
     };
     if let Some(rule) = rules {
         rule.ingress_deny.iter_mut().flatten().for_each(|entry| entry.from_requires = None);

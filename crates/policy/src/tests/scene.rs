@@ -286,7 +286,15 @@ pub(super) fn parse_object(
             (PolicyRef::from(&**policy), parse::cilium_clusterwide_network_policy(policy, config))
         }
         Object::NetworkPolicy(policy) => (PolicyRef::from(&**policy), parse::network_policy(policy, config)),
-        Object::Pod(_) | Object::Namespace(_) | Object::Ignored => panic!("{object:?}"),
+        Object::CiliumCidrGroup(_)
+        | Object::ClusterNetworkPolicy(_)
+        | Object::Pod(_)
+        | Object::Namespace(_)
+        | Object::Node(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_)
+        | Object::Secret(_)
+        | Object::Ignored => panic!("{object:?}"),
     }
 }
 
