@@ -12,8 +12,9 @@ use serde::{
 };
 
 use crate::{
-    document::{Key, Node, Place, Value},
+    document::{Key, Node, Value},
     manifest::DocumentError,
+    place::Place,
     suggest::nearest,
 };
 

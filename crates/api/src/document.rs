@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer};
 use serde_saphyr::{Spanned, options::DuplicateKeyPolicy};
 
-use crate::manifest::DocumentError;
+use crate::{manifest::DocumentError, place::Place};
 
 /// The longest document that is read, in bytes. The API server's own limit for an object is of this order.
 pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
@@ -25,13 +25,6 @@ const MAX_REPLAYED: usize = 100_000;
 pub(crate) struct Node {
     pub(crate) at: Place,
     pub(crate) value: Value,
-}
-
-/// Line and column, both counted from 1; 0 when unknown.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Place {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
 }
 
 /// A value as JSON knows it.

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::{
     document::{self, Chunk, Node, Value},
     object::{Kind, Object},
+    place::{Place, Places},
 };
 
 /// One object of a text, or what is wrong with it.
@@ -22,6 +23,27 @@ pub struct Manifest {
     pub name: String,
     /// The object.
     pub content: Result<Object, DocumentError>,
+    places: Places,
+}
+
+impl Manifest {
+    /// Where the value stands that a path names, such as `spec.ingress[0].toPorts[1].ports[0].port` or
+    /// `spec.endpointSelector.matchLabels[app.kubernetes.io/name]`.
+    ///
+    /// A path may lead further than the text, as when a field is missed: the deepest value along it that exists is
+    /// meant, and the start of the object if there is none.
+    ///
+    /// ```
+    /// let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  labels: {app: web}\n";
+    /// let pod = &sluice_api::read_manifests(text)[0];
+    /// let place = pod.place("metadata.labels.app");
+    /// assert_eq!((place.line, place.column), (5, 17));
+    /// assert_eq!(pod.place("metadata.labels.tier"), pod.place("metadata.labels"));
+    /// ```
+    #[must_use]
+    pub fn place(&self, path: &str) -> Place {
+        self.places.find(path)
+    }
 }
 
 /// Why a document is no object.
@@ -75,6 +97,7 @@ fn read_document(chunk: Chunk<'_>) -> Vec<Manifest> {
             namespace: None,
             name: String::new(),
             content: Err(error),
+            places: Places::unknown(Place { line: chunk.line, column: 1 }),
         }],
     }
 }
@@ -100,7 +123,15 @@ fn read_object(root: &Node) -> Manifest {
         let nameless = name.is_empty() && object != Object::Ignored;
         if nameless { Err(wrong(root, "metadata.name", "a name is required")) } else { Ok(object) }
     });
-    Manifest { line: root.at.line, api_version, kind, namespace: field("namespace"), name, content }
+    Manifest {
+        line: root.at.line,
+        api_version,
+        kind,
+        namespace: field("namespace"),
+        name,
+        content,
+        places: Places::of(root),
+    }
 }
 
 fn read_content(root: &Node, api_version: &str, kind: &str) -> Result<Object, DocumentError> {
