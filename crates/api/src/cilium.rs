@@ -22,6 +22,7 @@ macro_rules! policy_object {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(deny_unknown_fields, rename_all = "camelCase")]
         pub struct $name {
             /// `cilium.io/v2`.
@@ -41,6 +42,7 @@ macro_rules! policy_object {
             pub specs: Option<Vec<PolicyRule>>,
             /// Written by others.
             #[serde(default, skip_serializing)]
+            #[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))]
             pub status: IgnoredAny,
         }
     };
@@ -58,6 +60,7 @@ policy_object! {
 
 /// Whom a policy applies to, and what it lets in and out.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PolicyRule {
     /// The endpoints it applies to.
@@ -94,6 +97,7 @@ pub struct PolicyRule {
 
 /// A label of a rule.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuleLabel {
     /// The key.
@@ -108,6 +112,7 @@ pub struct RuleLabel {
 
 /// Whether a rule closes the directions it has entries for.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DefaultDeny {
     /// Ingress; absent means yes.
@@ -120,6 +125,7 @@ pub struct DefaultDeny {
 
 /// What is shown with the flows a rule decides.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// At most 32 printable characters.
@@ -130,6 +136,7 @@ pub struct Log {
 /// One entry of `ingress` or `ingressDeny`. The schema of deny entries has fewer fields; using the others is refused
 /// where the object is given its meaning.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct IngressRule {
     /// Sources by label.
@@ -166,6 +173,7 @@ pub struct IngressRule {
 
 /// One entry of `egress` or `egressDeny`, which shares the fields as `ingress` and `ingressDeny` do.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EgressRule {
     /// Destinations by label.
@@ -208,6 +216,7 @@ pub struct EgressRule {
 
 /// Mutual authentication of both sides.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Authentication {
     /// `disabled`, `required`, `test-always-fail`.

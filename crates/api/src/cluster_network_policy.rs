@@ -9,6 +9,7 @@ use crate::meta::{LabelSelector, Metadata};
 
 /// An administrator's policy, above or below everybody else's.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ClusterNetworkPolicy {
     /// `policy.networking.k8s.io/v1alpha2`.
@@ -24,11 +25,13 @@ pub struct ClusterNetworkPolicy {
     pub spec: ClusterNetworkPolicySpec,
     /// Written by others.
     #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))]
     pub status: IgnoredAny,
 }
 
 /// Whom a policy applies to, and its rules in order.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClusterNetworkPolicySpec {
     /// `Admin` comes before the policies of namespaces, `Baseline` after them.
@@ -47,6 +50,7 @@ pub struct ClusterNetworkPolicySpec {
 
 /// The pods a policy applies to; exactly one of the two.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClusterNetworkPolicySubject {
     /// All pods of the namespaces with these labels.
@@ -59,6 +63,7 @@ pub struct ClusterNetworkPolicySubject {
 
 /// What is done with traffic from one of the peers.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClusterNetworkPolicyIngressRule {
     /// For people; at most 100 characters.
@@ -75,6 +80,7 @@ pub struct ClusterNetworkPolicyIngressRule {
 
 /// What is done with traffic to one of the peers.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClusterNetworkPolicyEgressRule {
     /// For people; at most 100 characters.
@@ -91,6 +97,7 @@ pub struct ClusterNetworkPolicyEgressRule {
 
 /// Sources; exactly one of the two.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClusterNetworkPolicyIngressPeer {
     /// All pods of the namespaces with these labels.
@@ -103,6 +110,7 @@ pub struct ClusterNetworkPolicyIngressPeer {
 
 /// Destinations; exactly one of the fields.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ClusterNetworkPolicyEgressPeer {
     /// All pods of the namespaces with these labels.
@@ -124,6 +132,7 @@ pub struct ClusterNetworkPolicyEgressPeer {
 
 /// Some pods of some namespaces; both parts must hold.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NamespacedPod {
     /// The namespaces; absent and empty mean all.
@@ -135,6 +144,7 @@ pub struct NamespacedPod {
 
 /// A protocol, or a named port; exactly one of the fields.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ClusterNetworkPolicyProtocol {
     /// TCP.
@@ -153,6 +163,7 @@ pub struct ClusterNetworkPolicyProtocol {
 
 /// Ports of one protocol.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DestinationPort {
     /// The port.
@@ -162,6 +173,7 @@ pub struct DestinationPort {
 
 /// A port or a range of ports; exactly one of the two.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NumberOrRange {
     /// 1 to 65535.
@@ -174,6 +186,7 @@ pub struct NumberOrRange {
 
 /// A range of ports with both its ends; the end is above the start.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StartEnd {
     /// The first port.

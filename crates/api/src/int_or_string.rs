@@ -50,3 +50,18 @@ impl de::Visitor<'_> for EitherVisitor {
         Ok(IntOrString::String(text.to_owned()))
     }
 }
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for IntOrString {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "IntOrString".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": ["integer", "string"]})
+    }
+}

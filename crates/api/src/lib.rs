@@ -4,6 +4,8 @@
 //! checks beyond the shape. Absent and empty lists stay different (`None`, `Some(vec![])`), because policies mean
 //! different things by them. [`read_manifests`] reads YAML or JSON text and says for each document what it is or
 //! what is wrong with it, with line, column and field path. The policy engine and the agent's sources call this.
+//!
+//! The feature `schema` adds the same shapes, with the limits of single fields, as JSON Schema for editors.
 
 pub mod cilium;
 pub mod cluster_network_policy;
@@ -15,6 +17,8 @@ mod meta;
 pub mod network_policy;
 mod object;
 mod place;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod secret;
 pub mod service;
 mod suggest;

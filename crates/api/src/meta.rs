@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// An object's metadata; fields that mean nothing to us are ignored.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Metadata {
     /// Unique per kind and namespace.
     #[serde(default)]
@@ -26,6 +27,7 @@ pub struct Metadata {
 
 /// Selects by labels; both parts must hold.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Each key must have this value.
@@ -38,6 +40,7 @@ pub struct LabelSelector {
 
 /// One condition on a label.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LabelSelectorRequirement {
     /// The label's key.

@@ -9,6 +9,7 @@ use crate::{
 
 /// The object.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NetworkPolicy {
     /// `networking.k8s.io/v1`.
@@ -25,11 +26,13 @@ pub struct NetworkPolicy {
     pub spec: Option<NetworkPolicySpec>,
     /// Written by others.
     #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "schema", schemars(with = "serde_json::Value"))]
     pub status: IgnoredAny,
 }
 
 /// What a policy asks for.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NetworkPolicySpec {
     /// The pods of the namespace it applies to.
@@ -48,6 +51,7 @@ pub struct NetworkPolicySpec {
 
 /// Lets in what comes from one of the peers to one of the ports.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkPolicyIngressRule {
     /// Sources.
@@ -60,6 +64,7 @@ pub struct NetworkPolicyIngressRule {
 
 /// Lets out what goes to one of the peers on one of the ports.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetworkPolicyEgressRule {
     /// Destinations.
@@ -72,6 +77,7 @@ pub struct NetworkPolicyEgressRule {
 
 /// Pods, or addresses.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NetworkPolicyPeer {
     /// Pods with these labels.
@@ -87,6 +93,7 @@ pub struct NetworkPolicyPeer {
 
 /// A prefix with holes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IpBlock {
     /// The prefix.
@@ -98,6 +105,7 @@ pub struct IpBlock {
 
 /// Ports of a protocol.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct NetworkPolicyPort {
     /// `TCP` (when absent), `UDP` or `SCTP`.

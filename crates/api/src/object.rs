@@ -49,6 +49,12 @@ macro_rules! kinds {
             pub(crate) const fn nulls(self) -> Nulls {
                 match self { $(Self::$kind => $nulls,)* }
             }
+
+            /// The schema of its type.
+            #[cfg(feature = "schema")]
+            pub(crate) fn shape(self, generator: schemars::SchemaGenerator) -> schemars::Schema {
+                match self { $(Self::$kind => generator.into_root_schema_for::<$kind>(),)* }
+            }
         }
 
         /// An object of a kind that is read.

@@ -9,6 +9,7 @@ use crate::meta::Metadata;
 /// A `Secret` of Kubernetes' core group. `Debug` shows which keys it has, and nothing that could hold a value; even the
 /// annotations may, as `kubectl apply` keeps the whole object there.
 #[derive(Clone, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Secret {
     /// Name, namespace, labels.
@@ -39,6 +40,7 @@ impl fmt::Debug for Secret {
 
 /// Text that `Debug` does not show. There is no `Display`.
 #[derive(Clone, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct SecretText(String);
 

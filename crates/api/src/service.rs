@@ -8,6 +8,7 @@ use crate::{int_or_string::IntOrString, meta::Metadata};
 
 /// A `Service` of Kubernetes' core group.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Service {
     /// Name, namespace, labels.
     #[serde(default)]
@@ -19,6 +20,7 @@ pub struct Service {
 
 /// What a Service offers.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
     /// `ClusterIP` (when absent), `NodePort`, `LoadBalancer`, `ExternalName`.
@@ -46,6 +48,7 @@ pub struct ServiceSpec {
 
 /// One port of a Service.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
     /// The name by which slices refer to it.
@@ -67,6 +70,7 @@ pub struct ServicePort {
 /// Some of the addresses behind a Service, `discovery.k8s.io/v1`. The label `kubernetes.io/service-name` says which
 /// Service that is.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointSlice {
     /// Name, namespace, labels.
@@ -84,6 +88,7 @@ pub struct EndpointSlice {
 
 /// One that stands behind a Service.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SliceEndpoint {
     /// Its addresses, which are interchangeable.
@@ -102,6 +107,7 @@ pub struct SliceEndpoint {
 
 /// How an endpoint of a slice is.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SliceConditions {
     /// Takes new connections; absent means yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +122,7 @@ pub struct SliceConditions {
 
 /// Names an object.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TargetRef {
     /// Its kind, usually `Pod`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +137,7 @@ pub struct TargetRef {
 
 /// One port of a slice.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SlicePort {
     /// The name of the Service's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@ use crate::meta::Metadata;
 
 /// A pod of Kubernetes' core group.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {
     /// Name, namespace, labels.
@@ -21,6 +22,7 @@ pub struct Pod {
 
 /// What runs in a pod.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
     /// What the pod runs as; absent means `default`.
@@ -42,6 +44,7 @@ pub struct PodSpec {
 
 /// One container.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
     /// Unique in the pod.
@@ -54,6 +57,7 @@ pub struct Container {
 
 /// One port of a container.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerPort {
     /// The name that policies may use.
@@ -68,6 +72,7 @@ pub struct ContainerPort {
 
 /// What the cluster says about a pod.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed`, `Unknown`; a pod that has ended has no address any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +87,7 @@ pub struct PodStatus {
 
 /// An address of a pod.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PodIp {
     /// The address.
     pub ip: String,
@@ -89,6 +95,7 @@ pub struct PodIp {
 
 /// A namespace.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Namespace {
     /// Name and labels.
     #[serde(default)]
@@ -97,6 +104,7 @@ pub struct Namespace {
 
 /// A machine of the cluster.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Node {
     /// Name and labels.
     #[serde(default)]
@@ -111,6 +119,7 @@ pub struct Node {
 
 /// What a node is given.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeSpec {
     /// Where the addresses of its pods are from, at most one prefix of each family.
     #[serde(default, rename = "podCIDRs", skip_serializing_if = "Option::is_none")]
@@ -119,6 +128,7 @@ pub struct NodeSpec {
 
 /// What a node says about itself.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeStatus {
     /// How it is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,6 +137,7 @@ pub struct NodeStatus {
 
 /// One way to reach a node.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeAddress {
     /// `InternalIP`, `ExternalIP`, `Hostname`, `InternalDNS`, `ExternalDNS`.
     #[serde(rename = "type")]

@@ -6,6 +6,7 @@ use crate::meta::Metadata;
 
 /// Prefixes that policies refer to by the group's name or labels. Version `v2alpha1` has the same fields as `v2`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CiliumCidrGroup {
     /// `cilium.io/v2` or `cilium.io/v2alpha1`.
@@ -23,6 +24,7 @@ pub struct CiliumCidrGroup {
 
 /// The prefixes of a group.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CiliumCidrGroupSpec {
     /// Prefixes outside the cluster; an empty list selects nobody.

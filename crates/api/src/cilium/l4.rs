@@ -6,6 +6,7 @@ use crate::{cilium::l7::L7Rules, int_or_string::IntOrString};
 
 /// Ports, and what holds on them at layer 7.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PortRule {
     /// The ports; an absent list is no port at all.
@@ -33,6 +34,7 @@ pub struct PortRule {
 
 /// A port, or a range of them.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Port {
     /// A number, usually in quotes, or a name.
@@ -48,6 +50,7 @@ pub struct Port {
 
 /// ICMP types.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IcmpRule {
     /// The types.
@@ -57,6 +60,7 @@ pub struct IcmpRule {
 
 /// One ICMP type.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IcmpField {
     /// `IPv4` (when absent) or `IPv6`.
@@ -69,6 +73,7 @@ pub struct IcmpField {
 
 /// Certificates for TLS.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TlsContext {
     /// Where they are.
@@ -87,6 +92,7 @@ pub struct TlsContext {
 
 /// Names a secret.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SecretRef {
     /// Its namespace.
@@ -98,6 +104,7 @@ pub struct SecretRef {
 
 /// A listener that traffic is sent to.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Listener {
     /// The object that defines it.
@@ -113,6 +120,7 @@ pub struct Listener {
 
 /// Names a proxy configuration.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EnvoyConfig {
     /// The kind of object.

@@ -8,6 +8,7 @@ use crate::{cilium::l4::SecretRef, int_or_string::IntOrString};
 
 /// Requests of one protocol that are let through.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct L7Rules {
     /// HTTP requests.
@@ -32,6 +33,7 @@ pub struct L7Rules {
 
 /// An HTTP request; all given parts must match.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpRule {
     /// A pattern for the method.
@@ -53,6 +55,7 @@ pub struct HttpRule {
 
 /// A header, with what to do when it does not match.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HeaderMatch {
     /// The header's name.
@@ -70,6 +73,7 @@ pub struct HeaderMatch {
 
 /// A gRPC call.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct GrpcRule {
     /// `package.Service`; absent means any.
@@ -82,6 +86,7 @@ pub struct GrpcRule {
 
 /// A Kafka request; all given parts must match.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct KafkaRule {
     /// `produce` or `consume`.
@@ -103,6 +108,7 @@ pub struct KafkaRule {
 
 /// A DNS query.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DnsRule {
     /// A name.

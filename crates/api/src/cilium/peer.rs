@@ -8,6 +8,7 @@ use crate::meta::LabelSelector;
 
 /// A prefix with holes, or a named group of prefixes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct CidrRule {
     /// The prefix.
@@ -26,6 +27,7 @@ pub struct CidrRule {
 
 /// A DNS name.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FqdnSelector {
     /// The name.
@@ -38,6 +40,7 @@ pub struct FqdnSelector {
 
 /// A Service, by name or by label.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServiceSelector {
     /// By name.
@@ -50,6 +53,7 @@ pub struct ServiceSelector {
 
 /// A Service by name.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct K8sService {
     /// The Service's name.
@@ -62,6 +66,7 @@ pub struct K8sService {
 
 /// Services by label.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct K8sServiceSelector {
     /// The labels.
@@ -73,6 +78,7 @@ pub struct K8sServiceSelector {
 
 /// Addresses that a cloud provider knows.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// Of Amazon Web Services.
@@ -82,6 +88,7 @@ pub struct Group {
 
 /// Instances by label or security group.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AwsGroup {
     /// Labels of instances.
