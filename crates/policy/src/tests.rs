@@ -2,11 +2,13 @@
 
 mod cidr;
 mod entities;
+mod histories;
 mod kubernetes;
 mod modes;
 mod oracle;
 mod ports;
 mod properties;
+mod referents;
 mod refused;
 mod requests;
 mod scene;

@@ -9,7 +9,7 @@ use crate::{
     map_state::L4Match,
     referents::{Backend, Service, ServiceName, ServicePort},
     repository::{InstalledRule, PeerSet},
-    rule::{PortRange, PortRule, Traffic},
+    rule::{Action, PortRange, PortRule, Traffic},
 };
 
 /// Takes a peer (`None` is everybody), a block of ports, and whether a rule names exactly this port.
@@ -129,7 +129,12 @@ impl Resolver<'_> {
         match installed.rule.direction {
             Direction::Ingress => {
                 let own = self.own_services.get(name).copied().unwrap_or_default();
-                for port in own.iter().filter(|port| means_port(ports, service, port)) {
+                let named = |port: &ServicePort, name: &str| {
+                    self.own_names.get(&(name.to_owned(), port.protocol)) == Some(&port.port)
+                };
+                let meant =
+                    own.iter().filter(|port| means_port(ports, service, port, &|name| named(port, name)));
+                for port in meant {
                     let l4 = L4Match::port(port.protocol, port.port);
                     peers.iter().for_each(|peer| put(*peer, l4, true));
                 }
@@ -149,30 +154,69 @@ impl Resolver<'_> {
         let peers = self.selected(installed, Wanted::All);
         let is_peer =
             |identity: &Identity| matches!(installed.peers, PeerSet::Any) || peers.contains(identity);
-        let mut leads_to_peer = false;
         for backend in &service.backends {
             for identity in self.identities_of(installed, backend).into_iter().filter(&is_peer) {
-                leads_to_peer = true;
                 if wanted.includes(identity) {
-                    for port in backend.ports.iter().filter(|port| means_port(ports, service, port)) {
+                    for port in backend.ports.iter().filter(|port| self.means(ports, service, port, identity))
+                    {
                         put(Some(identity), L4Match::port(port.protocol, port.port), true);
                     }
                 }
             }
-        }
-        if !leads_to_peer {
-            return;
         }
         // The packet may be seen before the Service's address is translated.
-        for address in &service.cluster_ips {
-            for identity in installed.identities_at(*address, self.known.cache) {
-                if wanted.includes(identity) {
-                    for port in service.ports.iter().filter(|port| means_own_port(ports, service, port)) {
+        for port in service.ports.iter().filter(|own| self.leads_to(installed, ports, service, own, &is_peer))
+        {
+            for address in &service.cluster_ips {
+                for identity in installed.identities_at(*address, self.known.cache) {
+                    if wanted.includes(identity) {
                         put(Some(identity), L4Match::port(port.protocol, port.port), true);
                     }
                 }
             }
         }
+    }
+
+    /// Whether traffic to a Service's own port is what the element is about. Where it goes is not known before
+    /// translation: what is allowed must hold for every backend, and what is denied for one of them.
+    fn leads_to(
+        &self,
+        installed: &InstalledRule,
+        ports: &PortRule,
+        service: &Service,
+        own: &ServicePort,
+        is_peer: &dyn Fn(&Identity) -> bool,
+    ) -> bool {
+        let behind = service.backends.iter().flat_map(|backend| {
+            let same = move |port: &&ServicePort| port.name == own.name && port.protocol == own.protocol;
+            backend.ports.iter().filter(same).map(move |port| (backend, port))
+        });
+        let mut meant = behind.map(|(backend, port)| {
+            let identities = self.identities_of(installed, backend);
+            let holds =
+                |identity: &Identity| is_peer(identity) && self.means(ports, service, port, *identity);
+            match installed.rule.action {
+                Action::Allow => !identities.is_empty() && identities.iter().all(holds),
+                Action::Deny | Action::Pass => identities.iter().any(holds),
+            }
+        });
+        match installed.rule.action {
+            Action::Allow => {
+                let first = meant.next();
+                first == Some(true) && meant.all(|meant| meant)
+            }
+            Action::Deny | Action::Pass => meant.any(|meant| meant),
+        }
+    }
+
+    /// Whether an element means this port of a backend: by its own number or name, by those of the Service's port
+    /// that leads to it, or by the name that the pod gives it.
+    fn means(&self, ports: &PortRule, service: &Service, backend: &ServicePort, identity: Identity) -> bool {
+        let named = |name: &str| {
+            let mut numbers = self.known.peer_names.numbers(identity, name, backend.protocol);
+            numbers.any(|number| number == backend.port)
+        };
+        means_port(ports, service, backend, &named)
     }
 
     /// Who a backend is: the pod that has the address, or whatever stands for the address outside of the cluster.
@@ -184,26 +228,25 @@ impl Resolver<'_> {
     }
 }
 
-/// Whether an element means this port of a backend: by its own number or name, or by those of the Service's port
-/// that leads to it.
-fn means_port(ports: &PortRule, service: &Service, backend: &ServicePort) -> bool {
+/// Whether an element means this port of a backend: by its own number or name, by those of the Service's port that
+/// leads to it, or by a name that the pod itself gives it.
+fn means_port(
+    ports: &PortRule,
+    service: &Service,
+    backend: &ServicePort,
+    is_named: &dyn Fn(&str) -> bool,
+) -> bool {
     let is_same = |own: &&ServicePort| own.name == backend.name && own.protocol == backend.protocol;
-    covers(ports, backend) || service.ports.iter().filter(is_same).any(|own| covers(ports, own))
+    covers(ports, backend, is_named)
+        || service.ports.iter().filter(is_same).any(|own| covers(ports, own, &|_| false))
 }
 
-/// Whether an element means this port of the Service: by itself, or by a backend's port that it leads to.
-fn means_own_port(ports: &PortRule, service: &Service, own: &ServicePort) -> bool {
-    let is_same = |other: &&ServicePort| other.name == own.name && other.protocol == own.protocol;
-    let behind = service.backends.iter().flat_map(|backend| &backend.ports).filter(is_same);
-    covers(ports, own) || behind.into_iter().any(|backend| covers(ports, backend))
-}
-
-fn covers(ports: &PortRule, port: &ServicePort) -> bool {
+fn covers(ports: &PortRule, port: &ServicePort, is_named: &dyn Fn(&str) -> bool) -> bool {
     let same = |protocol: Protocol| protocol == port.protocol;
     ports.traffic.iter().any(|traffic| match traffic {
         Traffic::Protocol(protocol) => same(*protocol),
         Traffic::Ports(protocol, range) => same(*protocol) && range.bounds().contains(&port.port),
-        Traffic::NamedPort(protocol, name) => same(*protocol) && *name == port.name,
+        Traffic::NamedPort(protocol, name) => same(*protocol) && (*name == port.name || is_named(name)),
         Traffic::Icmp(..) => false,
     })
 }

@@ -1,13 +1,17 @@
 //! A small cluster for tests: pods, nodes and addresses by name, policies as text.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 use sluice_api::{Object, read_manifests};
 use sluice_types::{Direction, DropReason, Identity, Label, Labels, Protocol, RuleId, Verdict};
 
 use crate::{
-    Config, Decision, NamedPort, PolicyRef, Query, Repository, Rule, Subject,
+    Backend, CidrGroup, Config, Decision, NamedPort, PolicyRef, Query, Repository, Rule, Service,
+    ServiceName, ServicePort, Subject,
     labels::{cidr_labels, pod_labels, reserved_labels},
     parse::{self, ParseError},
 };
@@ -30,6 +34,8 @@ pub(super) struct Scene {
     pub(super) repository: Repository,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pods: BTreeMap<String, Subject>,
+    /// The addresses of pods, as far as Services lead to them.
+    addresses: BTreeMap<String, IpAddr>,
     identities: BTreeMap<Labels, Identity>,
     prefixes: BTreeMap<IpNet, Identity>,
     also: BTreeMap<IpNet, Label>,
@@ -49,6 +55,7 @@ impl Scene {
             repository,
             namespaces: BTreeMap::new(),
             pods: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             identities: BTreeMap::new(),
             prefixes: BTreeMap::new(),
             also: BTreeMap::new(),
@@ -124,9 +131,10 @@ impl Scene {
         self.pods.get_mut(name).unwrap()
     }
 
-    /// Brings policies into force.
+    /// Brings policies into force; other objects are left out.
     pub(super) fn apply(&mut self, text: &str) {
-        for manifest in read_manifests(text) {
+        for manifest in read_manifests(text).into_iter().filter(|manifest| manifest.kind.ends_with("Policy"))
+        {
             let (name, rules) = parse_object(manifest.content.unwrap(), self.repository.config());
             drop(self.repository.upsert(name, rules.unwrap()));
         }
@@ -146,12 +154,78 @@ impl Scene {
         self.apply(&policy_text("NetworkPolicy", "shop", name, spec));
     }
 
+    /// Says what the Service `namespace/name` is. `ports` are its own with the number they lead to, `behind` are pods
+    /// and addresses.
+    pub(super) fn service(
+        &mut self,
+        name: &str,
+        form: Service,
+        ports: &[(&str, Protocol, u16, u16)],
+        behind: &[&str],
+    ) {
+        let port = |name: &str, protocol, port| ServicePort { name: name.to_owned(), protocol, port };
+        let own = ports.iter().map(|(name, protocol, own, _)| port(name, *protocol, *own)).collect();
+        let targets: Vec<ServicePort> =
+            ports.iter().map(|(name, protocol, _, target)| port(name, *protocol, *target)).collect();
+        let backends = behind.iter().map(|name| Backend {
+            address: self.address(name),
+            identity: self.pods.get(*name).map(|pod| pod.identity),
+            ports: targets.clone(),
+        });
+        let service = Service { ports: own, backends: backends.collect(), ..form };
+        drop(self.repository.set_service(service_name(name), service));
+        self.sync_prefixes();
+    }
+
+    pub(super) fn remove_service(&mut self, name: &str) {
+        drop(self.repository.remove_service(&service_name(name)));
+        self.sync_prefixes();
+    }
+
+    pub(super) fn group(&mut self, name: &str, labels: &[&str], prefixes: &[&str]) {
+        let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        drop(self.repository.set_cidr_group(name, CidrGroup { labels: self::labels(labels), prefixes }));
+        self.sync_prefixes();
+    }
+
+    pub(super) fn remove_group(&mut self, name: &str) {
+        drop(self.repository.remove_cidr_group(name));
+        self.sync_prefixes();
+    }
+
+    /// Gives a reserved identity more labels, as nodes have their own.
+    pub(super) fn relabel(&mut self, identity: Identity, more: &[&str]) {
+        let mut all = reserved_labels(identity);
+        all.extend(labels(more));
+        drop(self.repository.set_identity(identity, all));
+    }
+
+    /// What rules name without anybody knowing it.
+    pub(super) fn unresolved(&self) -> Vec<String> {
+        let mut found: Vec<String> = self
+            .repository
+            .unresolved()
+            .map(|(id, what)| format!("{}: {what}", self.repository.rule(id).unwrap()))
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// A pod's address, or the address that is written.
+    fn address(&mut self, name: &str) -> IpAddr {
+        if !self.pods.contains_key(name) {
+            return name.parse().unwrap();
+        }
+        let next = u8::try_from(self.addresses.len() + 1).unwrap();
+        *self.addresses.entry(name.to_owned()).or_insert(IpAddr::V4(Ipv4Addr::new(10, 244, 0, next)))
+    }
+
     pub(super) fn remove(&mut self, policy: &PolicyRef) {
         drop(self.repository.remove(policy));
         self.sync_prefixes();
     }
 
-    /// What the agent does: an identity for every prefix that a rule names.
+    /// What the agent does: an identity for every prefix that a rule names, and the Services of every pod.
     pub(super) fn sync_prefixes(&mut self) {
         let mut known = self.repository.prefixes();
         known.extend(self.also.keys().copied());
@@ -171,6 +245,10 @@ impl Scene {
             let mut labels = cidr_labels(*prefix, &known);
             labels.extend(self.also.get(prefix).cloned());
             drop(self.repository.set_identity(identity, labels));
+        }
+        for (name, pod) in &mut self.pods {
+            let address = self.addresses.get(name).copied();
+            pod.services = self.repository.memberships(&address.into_iter().collect::<Vec<_>>());
         }
     }
 
@@ -253,6 +331,11 @@ impl Scene {
             }
         }
     }
+}
+
+fn service_name(text: &str) -> ServiceName {
+    let (namespace, name) = text.split_once('/').unwrap();
+    ServiceName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 pub(super) fn parse_traffic(text: &str) -> (Protocol, u16) {

@@ -7,7 +7,7 @@ use sluice_types::Protocol;
 use super::scene::{Scene, parse_object};
 use crate::Config;
 
-fn text(name: &str) -> String {
+pub(super) fn text(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/seeds").join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
