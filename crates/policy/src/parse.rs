@@ -6,6 +6,7 @@
 
 mod cidr;
 mod cilium;
+mod cluster;
 mod entity;
 mod entry;
 mod icmp;
@@ -78,6 +79,20 @@ pub fn network_policy(policy: &api::NetworkPolicy, config: &Config) -> Result<Ve
     })
 }
 
+/// The rules of a Kubernetes `ClusterNetworkPolicy`.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the document.
+pub fn cluster_network_policy(
+    policy: &api::ClusterNetworkPolicy,
+    config: &Config,
+) -> Result<Vec<Rule>, Vec<ParseError>> {
+    collect(|report| {
+        check_name(&policy.metadata, report);
+        cluster::rules(&policy.spec, config, report)
+    })
+}
+
 /// The namespace an object lives in: `default` when it names none, as for every client of the API server.
 fn namespace_of(metadata: &api::Metadata) -> &str {
     metadata.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")
@@ -98,6 +113,12 @@ impl From<&api::CiliumClusterwideNetworkPolicy> for PolicyRef {
 impl From<&api::NetworkPolicy> for PolicyRef {
     fn from(policy: &api::NetworkPolicy) -> Self {
         Self::new(PolicyKind::Knp, namespace_of(&policy.metadata), &policy.metadata.name)
+    }
+}
+
+impl From<&api::ClusterNetworkPolicy> for PolicyRef {
+    fn from(policy: &api::ClusterNetworkPolicy) -> Self {
+        Self::new(PolicyKind::Kcnp, "", &policy.metadata.name)
     }
 }
 

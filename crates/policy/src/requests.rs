@@ -25,7 +25,7 @@ pub struct Slot {
     pub precedence: u32,
     /// The rule, [`RuleId::NONE`] for what holds without one.
     pub rule: RuleId,
-    /// Whether the rule names exactly this port. Only such rules count for DNS.
+    /// Whether the rule names exactly this port. Beside rules about DNS queries only such rules count.
     pub exact: bool,
     /// What it says.
     pub says: Says,
@@ -105,7 +105,7 @@ impl RequestTable {
     pub fn decide(&self, query: &Query, request: &Request<'_>, secrets: &dyn Secrets) -> RequestDecision {
         let mut slots = self.slots(query);
         if request.parser() == Parser::Dns {
-            slots.retain(|slot| slot.exact || slot.says == Says::Deny);
+            leave_out_wide(&mut slots);
         }
         let end = slots.iter().position(|slot| !matches!(slot.says, Says::Requests { .. }));
         let (asked, last) = slots.split_at(end.unwrap_or(slots.len()));
@@ -142,4 +142,15 @@ impl RequestTable {
     pub(crate) fn remove_peer(&mut self, peer: Identity) {
         remove_peer(&mut self.slots, peer);
     }
+}
+
+/// Leaves out what lets DNS queries pass without naming their port, in tiers where rules name queries: whoever names
+/// queries means that others do not pass, although the server may be reached on all ports.
+fn leave_out_wide(slots: &mut Vec<&Slot>) {
+    let asks = |slot: &&&Slot| matches!(slot.says, Says::Requests { .. });
+    let asking: Vec<u32> = slots.iter().filter(asks).map(|slot| slot.precedence).collect();
+    slots.retain(|slot| {
+        let names = asking.iter().any(|precedence| same_tier(*precedence, slot.precedence));
+        slot.exact || slot.says != Says::Allow || !names
+    });
 }

@@ -246,8 +246,10 @@ impl<'a> Resolver<'a> {
             self.each_target(installed, ports, &peers, wanted, &mut |peer, l4, exact| {
                 let key = Key { direction, peer, l4 };
                 tables.put(key, &ruling, says.clone(), exact);
-                // What does not isolate does not forbid either: requests that it does not name pass.
-                if matches!(says, Some(Says::Requests { .. })) && !rule.default_deny {
+                // What does not isolate does not forbid either: requests that it does not name pass. Those that an
+                // administrator's rule does not name are left to everybody else.
+                let opens = rule.tier == Tier::Normal && !rule.default_deny;
+                if matches!(says, Some(Says::Requests { .. })) && opens {
                     tables.requests.put(key, ruling.slot(Says::Allow, exact));
                 }
             });

@@ -26,6 +26,12 @@ impl DnsRule {
         if names.is_empty() { Err(NameError::Empty) } else { Ok(Self { part, names }) }
     }
 
+    /// Queries for the names of a peer.
+    #[must_use]
+    pub fn of(part: String, names: &FqdnSelector) -> Self {
+        Self { part, names: vec![names.0.clone()] }
+    }
+
     /// Whether a query for this name is meant.
     ///
     /// # Errors

@@ -140,8 +140,13 @@ pub(super) fn number_or_name(port: &IntOrString) -> Result<NumberOrName, Reason>
     }
 }
 
+/// A port by number, from 1 on.
+pub(super) fn port_number(number: i64) -> Result<u16, Reason> {
+    u16::try_from(number).ok().filter(|port| *port > 0).ok_or(Reason::PortOutOfRange(number, 1))
+}
+
 /// Reads the name of a service as IANA allows it (RFC 6335, section 5.1).
-fn port_name(text: &str) -> Result<String, Reason> {
+pub(super) fn port_name(text: &str) -> Result<String, Reason> {
     let name = text.to_ascii_lowercase();
     let letter = name.bytes().any(|byte| byte.is_ascii_lowercase());
     let known = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');

@@ -212,6 +212,26 @@ pub enum Reason {
     /// `Exists` and `DoesNotExist` do not.
     #[error("must not be given when operator is Exists or DoesNotExist")]
     ValuesForbidden,
+    /// Several or none of fields that exclude each other.
+    #[error("exactly one of {0} must be given")]
+    NotExactlyOne(Words),
+    /// A priority that no policy may have.
+    #[error("priority {0} is not in 0 to 1000")]
+    PolicyPriority(i64),
+    /// A range of ports that is no range.
+    #[error("the end {end} of the range must be above its start {start}")]
+    RangeEmpty {
+        /// The first port.
+        start: u16,
+        /// The last port.
+        end: u16,
+    },
+    /// Names in a rule that does not accept.
+    #[error("only a rule with action Accept can have domainNames")]
+    NamesAreOnlyAccepted,
+    /// The name of a port beside peers that give no names to ports.
+    #[error("only pods give names to ports: use numbers beside nodes, networks and domainNames")]
+    NamedPortBeyondPods,
     /// A peer of a Kubernetes policy without anything in it.
     #[error("must specify a peer")]
     NoPeer,

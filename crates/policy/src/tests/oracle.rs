@@ -1,17 +1,27 @@
 //! The semantics written down a second time, slowly: no rules, no selectors, no identities, no map.
 //!
-//! Objects are read as the API has them, and every packet is judged by going through all of them. Addresses are
-//! compared as addresses. Nothing of the engine is used but its configuration.
+//! Objects are read as the API has them, and every packet and request is judged by going through all of them: what
+//! they say is written down as statements, the statements are put in order, and the first one that decides decides.
+//! Addresses are compared as addresses. Nothing of the engine is used but its configuration.
+
+mod cluster;
+mod kubernetes;
+mod peers;
+mod ports;
+mod requests;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ipnet::IpNet;
 use sluice_api::{
-    IntOrString, LabelSelector, Object,
-    cilium::{CidrRule, EgressRule, IcmpRule, IngressRule, PolicyRule, PortRule},
-    network_policy::{NetworkPolicyPeer, NetworkPolicyPort},
+    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, LabelSelector, NetworkPolicy,
+    cilium::{
+        CidrRule, EgressRule, FqdnSelector, IcmpRule, IngressRule, PolicyRule, PortRule, ServiceSelector,
+    },
 };
 use sluice_types::{Direction, Protocol};
+
+pub(super) use requests::Request;
+use requests::{Parser, named};
 
 use super::scene::Outcome;
 use crate::{Config, Enforcement};
@@ -47,14 +57,51 @@ pub(super) enum Peer {
     Pod(Pod),
     /// `host`, `remote-node`, `health`, `unmanaged`, `ingress`, `init`.
     Reserved(&'static str),
+    /// Another node with labels.
+    Node(&'static [(&'static str, &'static str)]),
     Address(IpAddr),
+}
+
+/// A Service as somebody reads it.
+#[derive(Clone, Debug)]
+pub(super) struct Svc {
+    pub(super) name: &'static str,
+    pub(super) labels: &'static [(&'static str, &'static str)],
+    pub(super) selector: Option<(&'static str, &'static str)>,
+    pub(super) cluster_ip: &'static str,
+    /// Name, protocol, own number, number behind it.
+    pub(super) ports: &'static [(&'static str, Protocol, u16, u16)],
+    /// Pods and addresses.
+    pub(super) behind: &'static [&'static str],
+}
+
+/// A group of prefixes.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) name: &'static str,
+    pub(super) labels: &'static [(&'static str, &'static str)],
+    pub(super) prefixes: &'static [&'static str],
+}
+
+/// A policy as the API has it.
+#[derive(Clone, Debug)]
+pub(super) enum Policy {
+    Cnp(CiliumNetworkPolicy),
+    Ccnp(CiliumClusterwideNetworkPolicy),
+    Knp(NetworkPolicy),
+    Kcnp(ClusterNetworkPolicy),
 }
 
 /// Everything a verdict depends on.
 pub(super) struct World<'a> {
     pub(super) config: &'a Config,
     pub(super) namespace_labels: &'a BTreeMap<&'static str, Vec<(&'static str, &'static str)>>,
-    pub(super) policies: &'a [Object],
+    pub(super) pods: &'a [Pod],
+    pub(super) policies: &'a [Policy],
+    pub(super) services: &'a [Svc],
+    pub(super) groups: &'a [Group],
+    /// What names each address was learnt for.
+    pub(super) names: &'a [(&'static str, &'static [&'static str])],
 }
 
 /// A packet as the subject sees it.
@@ -67,387 +114,241 @@ pub(super) struct Packet<'a> {
     pub(super) port: u16,
 }
 
-/// What the policies say about one packet.
-#[derive(Default)]
-struct Findings {
-    rules: bool,
-    closed: bool,
-    allowed: bool,
-    denied: bool,
+/// Groups of policies, the first one that decides first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Tier {
+    Admin,
+    Normal,
+    Baseline,
+    Default,
 }
 
-impl World<'_> {
-    pub(super) fn judge(&self, packet: Packet<'_>) -> Outcome {
+/// What somebody says about the packet. At one priority the first of these counts.
+#[derive(Clone, Debug)]
+enum Says<'a> {
+    Deny,
+    Requests(requests::Rules<'a>),
+    Allow {
+        /// Names just this port.
+        exact: bool,
+    },
+    Pass,
+}
+
+#[derive(Clone, Debug)]
+struct Statement<'a> {
+    tier: Tier,
+    priority: i64,
+    rank: u8,
+    says: Says<'a>,
+}
+
+impl<'a> Statement<'a> {
+    fn new(tier: Tier, priority: i64, says: Says<'a>) -> Self {
+        let rank = match says {
+            Says::Deny => 0,
+            Says::Requests(_) => 1,
+            Says::Allow { .. } => 2,
+            Says::Pass => 3,
+        };
+        Self { tier, priority, rank, says }
+    }
+}
+
+/// What the policies say about one packet.
+#[derive(Default)]
+struct Findings<'a> {
+    /// Whether any rule is about the subject in this direction.
+    rules: bool,
+    /// Whether a policy isolates it.
+    closed: bool,
+    statements: Vec<Statement<'a>>,
+}
+
+impl Findings<'_> {
+    fn allow(&mut self, exact: bool) {
+        self.statements.push(Statement::new(Tier::Normal, 0, Says::Allow { exact }));
+    }
+}
+
+impl<'a> World<'a> {
+    /// Judges a packet, and the request in it if a proxy sees it.
+    pub(super) fn judge(&self, packet: Packet<'_>, request: Option<&Request<'_>>) -> Outcome {
         if self.config.enforcement == Enforcement::Never {
             return Outcome::Allow;
         }
+        let statements = self.statements(packet);
+        let asks = |tier: Tier| {
+            statements.iter().any(|other| other.tier == tier && matches!(other.says, Says::Requests(_)))
+        };
+        let mut heard: Vec<&requests::Rules<'_>> = Vec::new();
+        for statement in &statements {
+            match &statement.says {
+                Says::Deny if heard.is_empty() => return Outcome::Deny,
+                Says::Deny => return Outcome::Refused,
+                Says::Requests(rules) => {
+                    heard.push(rules);
+                    match request {
+                        None => return Outcome::Proxied,
+                        Some(request) if named(&heard, request) => return Outcome::Allow,
+                        Some(_) => {}
+                    }
+                }
+                Says::Allow { exact } => {
+                    let is_dns = !heard.is_empty() && matches!(request, Some(Request::Dns(_)));
+                    if !is_dns || *exact || !asks(statement.tier) {
+                        return Outcome::Allow;
+                    }
+                }
+                Says::Pass => {}
+            }
+        }
+        if heard.is_empty() { Outcome::Default } else { Outcome::Refused }
+    }
+
+    /// What is said about a packet, in order, without what a pass leaves out.
+    fn statements(&self, packet: Packet<'_>) -> Vec<Statement<'a>> {
         let mut found = Findings::default();
         for policy in self.policies {
             match policy {
-                Object::CiliumNetworkPolicy(policy) => {
+                Policy::Cnp(policy) => {
                     let namespace = policy.metadata.namespace.as_deref();
                     let all = policy.spec.iter().chain(policy.specs.iter().flatten());
                     all.for_each(|rule| self.cilium_rule(rule, namespace, packet, &mut found));
                 }
-                Object::CiliumClusterwideNetworkPolicy(policy) => {
+                Policy::Ccnp(policy) => {
                     let all = policy.spec.iter().chain(policy.specs.iter().flatten());
                     all.for_each(|rule| self.cilium_rule(rule, None, packet, &mut found));
                 }
-                Object::NetworkPolicy(policy) => self.kubernetes(policy, packet, &mut found),
-                Object::CiliumCidrGroup(_)
-                | Object::ClusterNetworkPolicy(_)
-                | Object::Pod(_)
-                | Object::Namespace(_)
-                | Object::Node(_)
-                | Object::Service(_)
-                | Object::EndpointSlice(_)
-                | Object::Secret(_)
-                | Object::Ignored => panic!("{policy:?}"),
+                Policy::Knp(policy) => self.kubernetes(policy, packet, &mut found),
+                Policy::Kcnp(policy) => self.cluster(policy, packet, &mut found),
             }
         }
-        let always = self.config.enforcement == Enforcement::Always;
+        let mut statements = found.statements;
+        if found.closed {
+            statements.retain(|statement| statement.tier != Tier::Baseline);
+        }
+        let parsers: Vec<Parser> = statements
+            .iter()
+            .filter(|statement| statement.tier == Tier::Normal)
+            .filter_map(|statement| match &statement.says {
+                Says::Requests(rules) => Some(rules.parser()),
+                Says::Deny | Says::Allow { .. } | Says::Pass => None,
+            })
+            .collect();
+        if parsers.iter().any(|parser| *parser != parsers[0]) {
+            // Nobody can read two protocols at once.
+            statements.push(Statement::new(Tier::Normal, 0, Says::Deny));
+        }
+        let isolated = found.closed || self.config.enforcement == Enforcement::Always;
         let from_node = packet.direction == Direction::Ingress
             && matches!(packet.peer, Peer::Reserved("host"))
             && self.config.allow_localhost
             && found.rules;
-        if found.denied {
-            Outcome::Deny
-        } else if found.allowed || from_node || !(found.closed || always) {
-            Outcome::Allow
-        } else {
-            Outcome::Default
+        if from_node || !isolated {
+            statements.push(Statement::new(Tier::Default, 0, Says::Allow { exact: false }));
         }
+        for statement in &mut statements {
+            if statement.tier == Tier::Baseline && isolated && matches!(statement.says, Says::Pass) {
+                // Whoever passes to a default that denies, denies.
+                statement.says = Says::Deny;
+            }
+        }
+        statements.sort_by_key(|statement| (statement.tier, statement.priority, statement.rank));
+        let mut passed = None;
+        statements.retain(|statement| {
+            let skipped = passed == Some(statement.tier);
+            if !skipped && matches!(statement.says, Says::Pass) {
+                passed = Some(statement.tier);
+            }
+            !skipped
+        });
+        statements
     }
 
     fn cilium_rule(
         &self,
-        rule: &PolicyRule,
+        rule: &'a PolicyRule,
         namespace: Option<&str>,
         packet: Packet<'_>,
-        found: &mut Findings,
+        found: &mut Findings<'a>,
     ) {
-        let selector = rule.endpoint_selector.as_ref().unwrap();
-        if namespace.is_some_and(|namespace| namespace != packet.subject.namespace()) {
-            return;
-        }
-        if !self.selects(selector, &Peer::Pod(packet.subject.clone()), "") {
+        if !self.is_subject(rule, namespace, packet) {
             return;
         }
         let asked = rule.enable_default_deny.unwrap_or_default();
-        match packet.direction {
-            Direction::Ingress => {
-                let allow = rule.ingress.iter().flatten().map(Entry::ingress).collect::<Vec<_>>();
-                let deny = rule.ingress_deny.iter().flatten().map(Entry::ingress).collect::<Vec<_>>();
-                self.entries(&allow, &deny, asked.ingress, namespace, packet, found);
-            }
-            Direction::Egress => {
-                let allow = rule.egress.iter().flatten().map(Entry::egress).collect::<Vec<_>>();
-                let deny = rule.egress_deny.iter().flatten().map(Entry::egress).collect::<Vec<_>>();
-                self.entries(&allow, &deny, asked.egress, namespace, packet, found);
-            }
-        }
-    }
-
-    fn entries(
-        &self,
-        allow: &[Entry<'_>],
-        deny: &[Entry<'_>],
-        default_deny: Option<bool>,
-        namespace: Option<&str>,
-        packet: Packet<'_>,
-        found: &mut Findings,
-    ) {
+        let (allow, deny, default_deny): (Vec<Entry<'a>>, Vec<Entry<'a>>, _) = match packet.direction {
+            Direction::Ingress => (
+                rule.ingress.iter().flatten().map(Entry::ingress).collect(),
+                rule.ingress_deny.iter().flatten().map(Entry::ingress).collect(),
+                asked.ingress,
+            ),
+            Direction::Egress => (
+                rule.egress.iter().flatten().map(Entry::egress).collect(),
+                rule.egress_deny.iter().flatten().map(Entry::egress).collect(),
+                asked.egress,
+            ),
+        };
         if allow.is_empty() && deny.is_empty() {
             return;
         }
+        let default_deny = default_deny.unwrap_or(true);
         found.rules = true;
-        found.closed |= default_deny.unwrap_or(true);
-        let matched = |entry: &&Entry<'_>, deny: bool| {
-            self.entry_peers(entry, namespace, packet, deny) && self.entry_ports(entry, packet)
-        };
-        found.allowed |= allow.iter().any(|entry| matched(&entry, false));
-        found.denied |= deny.iter().any(|entry| matched(&entry, true));
+        found.closed |= default_deny;
+        for entry in &allow {
+            for (exact, rules) in self.matches(entry, namespace, packet, false) {
+                match rules {
+                    Some(rules) => {
+                        let says = Says::Requests(rules);
+                        found.statements.push(Statement::new(Tier::Normal, 0, says));
+                        if !default_deny {
+                            found.allow(exact);
+                        }
+                    }
+                    None => found.allow(exact),
+                }
+            }
+        }
+        if deny.iter().any(|entry| !self.matches(entry, namespace, packet, true).is_empty()) {
+            found.statements.push(Statement::new(Tier::Normal, 0, Says::Deny));
+        }
     }
 
-    fn entry_peers(
+    fn is_subject(&self, rule: &PolicyRule, namespace: Option<&str>, packet: Packet<'_>) -> bool {
+        let selector = rule.endpoint_selector.as_ref().unwrap();
+        namespace.is_none_or(|namespace| namespace == packet.subject.namespace())
+            && self.selects(selector, &Peer::Pod(packet.subject.clone()), "")
+    }
+
+    /// The parts of an entry that are about the packet: whether each names just its port, and what it says of
+    /// requests.
+    fn matches(
         &self,
-        entry: &Entry<'_>,
+        entry: &Entry<'a>,
         namespace: Option<&str>,
         packet: Packet<'_>,
         deny: bool,
-    ) -> bool {
-        let peer = packet.peer;
-        let no_kind = entry.endpoints.is_none()
-            && entry.cidr.is_none()
-            && entry.cidr_set.is_none()
-            && entry.entities.is_none();
-        if no_kind {
-            let has_ports = entry.ports.is_some_and(|list| !list.is_empty());
-            let has_icmp = entry.icmps.is_some_and(|list| !list.is_empty());
-            let requires = entry.requires.is_some_and(|list| !list.is_empty());
-            return (has_ports || has_icmp) && !requires;
-        }
-        let endpoints = entry.endpoints.unwrap_or_default().iter().any(|selector| {
-            self.selects_peer(selector, namespace, peer) && self.fulfils_requirements(packet, deny)
-        });
-        let inside = |prefix: &str| match peer {
-            Peer::Address(address) => network(prefix).contains(address),
-            Peer::Pod(_) | Peer::Reserved(_) => false,
-        };
-        let cidr = entry.cidr.unwrap_or_default().iter().any(|prefix| inside(prefix));
-        let cidr_set = entry.cidr_set.unwrap_or_default().iter().any(|set| {
-            inside(set.cidr.as_deref().unwrap()) && !set.except.iter().flatten().any(|hole| inside(hole))
-        });
-        let entities = entry.entities.unwrap_or_default().iter().any(|entity| is_entity(entity, peer));
-        endpoints || cidr || cidr_set || entities
-    }
-
-    /// Whether the peer fulfils what every rule of the subject in this direction requires of endpoints.
-    fn fulfils_requirements(&self, packet: Packet<'_>, deny: bool) -> bool {
-        self.policies.iter().all(|policy| {
-            let (namespace, rules) = match policy {
-                Object::CiliumNetworkPolicy(policy) => (policy.metadata.namespace.as_deref(), &policy.spec),
-                Object::CiliumClusterwideNetworkPolicy(policy) => (None, &policy.spec),
-                Object::NetworkPolicy(_)
-                | Object::CiliumCidrGroup(_)
-                | Object::ClusterNetworkPolicy(_)
-                | Object::Pod(_)
-                | Object::Namespace(_)
-                | Object::Node(_)
-                | Object::Service(_)
-                | Object::EndpointSlice(_)
-                | Object::Secret(_)
-                | Object::Ignored => {
-                    return true;
-                }
-            };
-            rules.iter().all(|rule| {
-                let selected = namespace.is_none_or(|namespace| namespace == packet.subject.namespace())
-                    && self.selects(
-                        rule.endpoint_selector.as_ref().unwrap(),
-                        &Peer::Pod(packet.subject.clone()),
-                        "",
-                    );
-                let mut required: Vec<&LabelSelector> = Vec::new();
-                match (packet.direction, deny) {
-                    (Direction::Ingress, false) => {
-                        required.extend(
-                            rule.ingress
-                                .iter()
-                                .flatten()
-                                .flat_map(|entry| entry.from_requires.iter().flatten()),
-                        );
-                    }
-                    (Direction::Ingress, true) => {
-                        required.extend(
-                            rule.ingress_deny
-                                .iter()
-                                .flatten()
-                                .flat_map(|entry| entry.from_requires.iter().flatten()),
-                        );
-                    }
-                    (Direction::Egress, false) => {
-                        required.extend(
-                            rule.egress.iter().flatten().flat_map(|entry| entry.to_requires.iter().flatten()),
-                        );
-                    }
-                    (Direction::Egress, true) => {
-                        required.extend(
-                            rule.egress_deny
-                                .iter()
-                                .flatten()
-                                .flat_map(|entry| entry.to_requires.iter().flatten()),
-                        );
-                    }
-                }
-                !selected
-                    || required.iter().all(|selector| self.selects_peer(selector, namespace, packet.peer))
-            })
-        })
-    }
-
-    /// A peer of a Cilium rule, looked for where such peers are looked for.
-    fn selects_peer(&self, selector: &LabelSelector, namespace: Option<&str>, peer: &Peer) -> bool {
-        let keys = || {
-            let labels = selector.match_labels.iter().flat_map(|labels| labels.keys());
-            labels.chain(selector.match_expressions.iter().flatten().map(|expression| &expression.key))
-        };
-        let in_scope = if keys().any(|key| key.starts_with("reserved:")) {
-            true
-        } else {
-            let Peer::Pod(pod) = peer else { return false };
-            let bare = |key: &String| key.trim_start_matches("k8s:").trim_start_matches("any:").to_owned();
-            let elsewhere = keys().any(|key| {
-                let key = bare(key);
-                key == "io.kubernetes.pod.namespace" || key.starts_with("io.cilium.k8s.namespace.labels.")
-            });
-            elsewhere || namespace.is_none_or(|namespace| namespace == pod.namespace())
-        };
-        in_scope && self.selects(selector, peer, "")
-    }
-
-    /// Whether labels match; `prefix` stands before every key.
-    fn selects(&self, selector: &LabelSelector, peer: &Peer, prefix: &str) -> bool {
-        let has = |key: &str, values: &[String]| {
-            let found = self.value(peer, &format!("{prefix}{key}"));
-            found.is_some_and(|found| values.contains(&found))
-        };
-        let labels =
-            selector.match_labels.iter().flatten().all(|(key, value)| has(key, std::slice::from_ref(value)));
-        let expressions = selector.match_expressions.iter().flatten().all(|expression| {
-            let values = expression.values.clone().unwrap_or_default();
-            match expression.operator.as_str() {
-                "In" => has(&expression.key, &values),
-                "NotIn" => !has(&expression.key, &values),
-                "Exists" => self.value(peer, &format!("{prefix}{}", expression.key)).is_some(),
-                "DoesNotExist" => self.value(peer, &format!("{prefix}{}", expression.key)).is_none(),
-                other => panic!("{other}"),
-            }
-        });
-        labels && expressions
-    }
-
-    /// The value a peer has under a key as written in a selector.
-    fn value(&self, peer: &Peer, key: &str) -> Option<String> {
-        if let Some(name) = key.strip_prefix("reserved:") {
-            let has = match peer {
-                Peer::Reserved(own) => *own == name,
-                Peer::Address(IpAddr::V4(_)) => name == "world" || name == "world-ipv4",
-                Peer::Address(IpAddr::V6(_)) => name == "world" || name == "world-ipv6",
-                Peer::Pod(_) => false,
-            };
-            return has.then(String::new);
-        }
-        let Peer::Pod(pod) = peer else { return None };
-        if key.starts_with("container:") {
-            return None;
-        }
-        let key = key.trim_start_matches("k8s:").trim_start_matches("any:");
-        if key == "io.kubernetes.pod.namespace" {
-            return Some(pod.namespace().to_owned());
-        }
-        let find = |labels: &[(&str, &str)], key: &str| {
-            labels.iter().find(|(own, _)| *own == key).map(|(_, value)| (*value).to_owned())
-        };
-        match key.strip_prefix("io.cilium.k8s.namespace.labels.") {
-            Some(key) => find(&self.namespace_labels[pod.namespace()], key),
-            None => find(pod.labels, key),
-        }
-    }
-
-    fn entry_ports(&self, entry: &Entry<'_>, packet: Packet<'_>) -> bool {
+    ) -> Vec<(bool, Option<requests::Rules<'a>>)> {
+        let is_peer = |peer: &Peer| self.entry_peers(entry, namespace, packet, peer, deny);
         let ports = entry.ports.unwrap_or_default();
         let icmps = entry.icmps.unwrap_or_default();
         if ports.is_empty() && icmps.is_empty() {
-            return true;
+            return if is_peer(packet.peer) { vec![(false, None)] } else { Vec::new() };
         }
-        let by_port = ports.iter().flat_map(|rule| rule.ports.iter().flatten()).any(|port| {
-            let protocol = match port.protocol.as_deref() {
-                None | Some("ANY") => packet.protocol.has_ports(),
-                Some(name) => protocol(name) == packet.protocol,
-            };
-            let number = match port.port.as_ref().unwrap() {
-                IntOrString::Int(number) => i32::try_from(*number).ok(),
-                IntOrString::String(text) => match text.parse::<i32>() {
-                    Ok(number) => Some(number),
-                    Err(_) => self.named(text, packet).map(i32::from),
-                },
-            };
-            let last = port.end_port.and_then(|last| i32::try_from(last).ok());
-            let is_name =
-                matches!(port.port, Some(IntOrString::String(ref text)) if text.parse::<i32>().is_err());
-            let in_range = match (number, last) {
-                (None, _) => false,
-                (Some(0), _) if !is_name => true,
-                (Some(first), Some(last)) if !is_name && last > 0 => {
-                    (first..=last).contains(&i32::from(packet.port))
+        let mut found = Vec::new();
+        for rule in ports {
+            let exact = match &rule.service {
+                None => is_peer(packet.peer).then(|| self.ports(rule, packet)).flatten(),
+                Some(service) => {
+                    self.behind(service, rule, namespace, packet, deny, &is_peer).then_some(true)
                 }
-                (Some(first), _) => first == i32::from(packet.port),
             };
-            protocol && in_range
-        });
-        let by_icmp = icmps.iter().flat_map(|rule| rule.fields.iter().flatten()).any(|field| {
-            let protocol = match field.family.as_deref() {
-                None | Some("IPv4") => Protocol::Icmp,
-                Some(_) => Protocol::Icmpv6,
-            };
-            let IntOrString::Int(kind) = field.kind else { panic!("{field:?}") };
-            protocol == packet.protocol && kind == i64::from(packet.port)
-        });
-        by_port || by_icmp
-    }
-
-    /// The number the receiving side gives to a port's name.
-    fn named(&self, name: &str, packet: Packet<'_>) -> Option<u16> {
-        match (packet.direction, packet.peer) {
-            (Direction::Ingress, _) => packet.subject.port(name, packet.protocol),
-            (Direction::Egress, Peer::Pod(pod)) => pod.port(name, packet.protocol),
-            (Direction::Egress, _) => None,
+            found.extend(exact.map(|exact| (exact, requests::Rules::of(rule))));
         }
-    }
-
-    fn kubernetes(&self, policy: &sluice_api::NetworkPolicy, packet: Packet<'_>, found: &mut Findings) {
-        let namespace = policy.metadata.namespace.as_deref().unwrap();
-        let spec = policy.spec.as_ref().unwrap();
-        let subject = Peer::Pod(packet.subject.clone());
-        let selected = spec.pod_selector.as_ref().is_none_or(|selector| self.selects(selector, &subject, ""));
-        if packet.subject.namespace() != namespace || !selected {
-            return;
+        if is_peer(packet.peer) && icmps.iter().any(|rule| ports::icmp(rule, packet)) {
+            found.push((true, None));
         }
-        let types = spec.policy_types.as_deref().unwrap_or_default();
-        let isolates = match packet.direction {
-            Direction::Ingress => types.is_empty() || types.iter().any(|name| name == "Ingress"),
-            Direction::Egress if types.is_empty() => {
-                spec.egress.as_ref().is_some_and(|rules| !rules.is_empty())
-            }
-            Direction::Egress => types.iter().any(|name| name == "Egress"),
-        };
-        if !isolates {
-            return;
-        }
-        found.rules = true;
-        found.closed = true;
-        let one = |peers: Option<&Vec<NetworkPolicyPeer>>, ports: Option<&Vec<NetworkPolicyPort>>| {
-            let peers = peers.map(Vec::as_slice).unwrap_or_default();
-            let ports = ports.map(Vec::as_slice).unwrap_or_default();
-            (peers.is_empty() || peers.iter().any(|peer| self.kubernetes_peer(peer, namespace, packet.peer)))
-                && (ports.is_empty() || ports.iter().any(|port| self.kubernetes_port(port, packet)))
-        };
-        found.allowed |= match packet.direction {
-            Direction::Ingress => {
-                spec.ingress.iter().flatten().any(|rule| one(rule.from.as_ref(), rule.ports.as_ref()))
-            }
-            Direction::Egress => {
-                spec.egress.iter().flatten().any(|rule| one(rule.to.as_ref(), rule.ports.as_ref()))
-            }
-        };
-    }
-
-    fn kubernetes_peer(&self, written: &NetworkPolicyPeer, namespace: &str, peer: &Peer) -> bool {
-        if let Some(block) = &written.ip_block {
-            let Peer::Address(address) = peer else { return false };
-            let inside = |text: &String| network(text).contains(address);
-            return inside(&block.cidr) && !block.except.iter().flatten().any(inside);
-        }
-        let Peer::Pod(pod) = peer else { return false };
-        let there = match &written.namespace_selector {
-            Some(selector) => self.selects(selector, peer, "io.cilium.k8s.namespace.labels."),
-            None => pod.namespace() == namespace,
-        };
-        there && written.pod_selector.as_ref().is_none_or(|selector| self.selects(selector, peer, ""))
-    }
-
-    fn kubernetes_port(&self, written: &NetworkPolicyPort, packet: Packet<'_>) -> bool {
-        if protocol(written.protocol.as_deref().unwrap_or("TCP")) != packet.protocol {
-            return false;
-        }
-        let port = i64::from(packet.port);
-        match (&written.port, written.end_port) {
-            (None, _) => true,
-            (Some(IntOrString::Int(first)), Some(last)) => (*first..=last).contains(&port),
-            (Some(IntOrString::Int(number)), None) => *number == port,
-            (Some(IntOrString::String(name)), _) => self.named(name, packet).map(i64::from) == Some(port),
-        }
+        found
     }
 }
 
@@ -458,6 +359,9 @@ struct Entry<'a> {
     cidr: Option<&'a [String]>,
     cidr_set: Option<&'a [CidrRule]>,
     entities: Option<&'a [String]>,
+    nodes: Option<&'a [LabelSelector]>,
+    services: Option<&'a [ServiceSelector]>,
+    names: Option<&'a [FqdnSelector]>,
     ports: Option<&'a [PortRule]>,
     icmps: Option<&'a [IcmpRule]>,
 }
@@ -470,6 +374,9 @@ impl<'a> Entry<'a> {
             cidr: rule.from_cidr.as_deref(),
             cidr_set: rule.from_cidr_set.as_deref(),
             entities: rule.from_entities.as_deref(),
+            nodes: rule.from_nodes.as_deref(),
+            services: None,
+            names: None,
             ports: rule.to_ports.as_deref(),
             icmps: rule.icmps.as_deref(),
         }
@@ -482,33 +389,11 @@ impl<'a> Entry<'a> {
             cidr: rule.to_cidr.as_deref(),
             cidr_set: rule.to_cidr_set.as_deref(),
             entities: rule.to_entities.as_deref(),
+            nodes: rule.to_nodes.as_deref(),
+            services: rule.to_services.as_deref(),
+            names: rule.to_fqdns.as_deref(),
             ports: rule.to_ports.as_deref(),
             icmps: rule.icmps.as_deref(),
         }
-    }
-}
-
-fn network(text: &str) -> IpNet {
-    text.parse().unwrap_or_else(|_| IpNet::from(text.parse::<IpAddr>().unwrap()))
-}
-
-fn protocol(name: &str) -> Protocol {
-    match name {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        "SCTP" => Protocol::Sctp,
-        other => panic!("{other}"),
-    }
-}
-
-fn is_entity(entity: &str, peer: &Peer) -> bool {
-    match (entity, peer) {
-        ("all", _) => true,
-        ("world", Peer::Address(_)) => true,
-        ("world-ipv4", Peer::Address(address)) => address.is_ipv4(),
-        ("world-ipv6", Peer::Address(address)) => address.is_ipv6(),
-        ("cluster" | "cluster-mesh", Peer::Pod(_) | Peer::Reserved(_)) => true,
-        (name, Peer::Reserved(own)) => name == *own,
-        _ => false,
     }
 }

@@ -12,6 +12,7 @@ use sluice_types::{Direction, DropReason, Identity, Label, Labels, Protocol, Rul
 use crate::{
     Backend, CidrGroup, Config, Decision, NamedPort, PolicyRef, Query, Repository, Rule, Service,
     ServiceName, ServicePort, Subject,
+    l7::FqdnSelector,
     labels::{cidr_labels, pod_labels, reserved_labels},
     parse::{self, ParseError},
 };
@@ -27,6 +28,10 @@ pub(super) enum Outcome {
     Default,
     /// It passes, and is reported as what would have been denied.
     Audit,
+    /// A proxy decides about the requests in it.
+    Proxied,
+    /// A proxy refuses the request.
+    Refused,
 }
 
 /// A cluster with its policies.
@@ -38,7 +43,9 @@ pub(super) struct Scene {
     addresses: BTreeMap<String, IpAddr>,
     identities: BTreeMap<Labels, Identity>,
     prefixes: BTreeMap<IpNet, Identity>,
-    also: BTreeMap<IpNet, Label>,
+    also: BTreeMap<IpNet, Labels>,
+    /// The names that addresses were learnt for.
+    names: BTreeMap<IpAddr, Vec<String>>,
 }
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -59,6 +66,7 @@ impl Scene {
             identities: BTreeMap::new(),
             prefixes: BTreeMap::new(),
             also: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 
@@ -119,8 +127,25 @@ impl Scene {
 
     /// Gives the addresses of a prefix one more label, as the API server's address has.
     pub(super) fn also(&mut self, prefix: &str, label: &str) {
-        self.also.insert(prefix.parse().unwrap(), label.parse().unwrap());
+        self.also.entry(prefix.parse().unwrap()).or_default().insert(label.parse().unwrap());
         self.sync_prefixes();
+    }
+
+    /// An answer of the DNS: these names have the address.
+    pub(super) fn learn(&mut self, address: &str, names: &[&str]) {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        self.names.insert(address.parse().unwrap(), names);
+        self.sync_prefixes();
+    }
+
+    /// What the agent does: a label for every rule about names that means one of an address's.
+    fn name_labels(&self, address: IpAddr) -> Labels {
+        let wanted = self.repository.selectors().filter_map(|view| FqdnSelector::of_selector(view.selector));
+        let known = self.names.get(&address).map(Vec::as_slice).unwrap_or_default();
+        wanted
+            .filter(|wanted| known.iter().any(|name| wanted.matches(name)))
+            .map(|wanted| wanted.label())
+            .collect()
     }
 
     pub(super) fn subject(&self, name: &str) -> &Subject {
@@ -229,6 +254,7 @@ impl Scene {
     pub(super) fn sync_prefixes(&mut self) {
         let mut known = self.repository.prefixes();
         known.extend(self.also.keys().copied());
+        known.extend(self.names.keys().map(|address| IpNet::from(*address)));
         let gone: Vec<IpNet> =
             self.prefixes.keys().filter(|prefix| !known.contains(prefix)).copied().collect();
         for prefix in gone {
@@ -243,7 +269,8 @@ impl Scene {
             };
             self.prefixes.insert(*prefix, identity);
             let mut labels = cidr_labels(*prefix, &known);
-            labels.extend(self.also.get(prefix).cloned());
+            labels.extend(self.also.get(prefix).cloned().into_iter().flatten());
+            labels.extend(self.name_labels(prefix.addr()));
             drop(self.repository.set_identity(identity, labels));
         }
         for (name, pod) in &mut self.pods {
@@ -306,7 +333,8 @@ impl Scene {
                 Verdict::Deny(DropReason::PolicyDeny) => return Outcome::Deny,
                 Verdict::Deny(DropReason::PolicyDenied) => return Outcome::Default,
                 Verdict::Audit(_) => audited = true,
-                other @ (Verdict::Deny(_) | Verdict::Redirect(_)) => panic!("{other:?}"),
+                Verdict::Redirect(_) => return Outcome::Proxied,
+                other @ Verdict::Deny(_) => panic!("{other:?}"),
             }
         }
         if audited { Outcome::Audit } else { Outcome::Allow }
