@@ -1,11 +1,12 @@
 //! `make bench`: measurements side by side with named peers, printed as ratios.
 //!
-//! One run, interleaved rounds, medians and spread. `docs/benchmarks.md` explains each row. Needs root; makes its own
-//! namespaces and removes them.
+//! One run, interleaved rounds, medians and spread. `docs/benchmarks.md` explains each row. Needs root, but for the
+//! group `engine`; makes its own namespaces and removes them.
 
 mod change;
 mod cni;
 mod datapath;
+mod engine;
 mod lab;
 mod netns;
 mod network;
@@ -20,6 +21,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::report::{Row, publish, write_out};
 
+/// Some rows are about memory.
+#[global_allocator]
+static ALLOCATOR: engine::Counting = engine::Counting;
+
 /// A group of rows that is measured together.
 type Group = (&'static str, fn() -> Result<Vec<Row>>);
 
@@ -27,6 +32,7 @@ const GROUPS: &[Group] = &[
     ("network", network::measure),
     ("program", program::measure),
     ("change", change::measure),
+    ("engine", engine::measure),
     ("cni", cni::measure),
 ];
 

@@ -29,6 +29,7 @@ pub use repository::{Changed, DirectionState, EndpointPolicy, PolicyView, Reposi
 pub use requests::{RequestDecision, RequestTable};
 pub use resolve::Conflict;
 pub use rule::{NamedPort, PolicyKind, PolicyRef, Rule, RuleOrigin, Subject};
+pub use selector_cache::IdentitySet;
 
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,11 @@
 mod changed;
 mod installed;
 mod objects;
+mod resolved;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ipnet::IpNet;
@@ -17,6 +18,7 @@ use sluice_types::{Identity, Labels, Protocol, RuleId, Source};
 
 pub use changed::Changed;
 pub(crate) use installed::{InstalledRule, PeerSet};
+use resolved::ResolvedPolicies;
 
 use crate::{
     config::Config,
@@ -28,7 +30,7 @@ use crate::{
     resolve::{Conflict, Knowledge, Resolver},
     rule::{NamedPort, PolicyRef, Rule, RuleOrigin, Subject, Tier},
     selector::Selector,
-    selector_cache::{SelectorCache, SelectorId},
+    selector_cache::{IdentitySet, SelectorCache, SelectorId},
 };
 
 /// How one direction of an endpoint is judged, for reports.
@@ -78,7 +80,7 @@ pub struct SelectorView<'a> {
     /// How many times rules use it.
     pub users: usize,
     /// Whom it matches.
-    pub identities: &'a BTreeSet<Identity>,
+    pub identities: &'a IdentitySet,
 }
 
 /// All rules and identities of the node.
@@ -90,8 +92,8 @@ pub struct Repository {
     named_ports: NamedPorts,
     referents: Referents,
     policies: BTreeMap<PolicyRef, Policy>,
-    /// Policies by the one namespace whose endpoints their rules select; `None` for all namespaces.
-    by_namespace: HashMap<Option<String>, BTreeSet<PolicyRef>>,
+    /// Rules by the one namespace whose endpoints they select; `None` for all namespaces.
+    by_home: HashMap<Option<Arc<str>>, HashMap<RuleId, Arc<InstalledRule>>>,
     rules: HashMap<RuleId, Arc<InstalledRule>>,
     last_rule: u32,
     /// The rules that look at a selector.
@@ -100,21 +102,13 @@ pub struct Repository {
     named_port_users: BTreeSet<RuleId>,
     /// The rules that refer to Services or groups by name.
     referent_users: BTreeSet<RuleId>,
-    /// What was resolved and is still held by somebody.
-    resolved: Mutex<HashMap<Subject, Resolved>>,
+    resolved: Mutex<ResolvedPolicies>,
 }
 
 #[derive(Debug)]
 struct Policy {
     rules: Vec<Arc<InstalledRule>>,
     revision: u64,
-}
-
-/// A policy resolved before, and what has changed for it since.
-#[derive(Debug)]
-struct Resolved {
-    policy: Weak<EndpointPolicy>,
-    stale_peers: BTreeSet<Identity>,
 }
 
 impl Repository {
@@ -143,42 +137,42 @@ impl Repository {
         self.revision += 1;
         let mut changed = Changed::default();
         let mut installed = Vec::with_capacity(rules.len());
-        for rule in rules {
+        for (place, rule) in rules.into_iter().enumerate() {
             match old.remove(&rule.path) {
-                Some(before) if before.rule == rule => installed.push(before),
-                before => {
-                    changed.add(rule.subject.clone());
-                    let id = before.as_ref().map_or_else(|| self.next_rule_id(), |before| before.id);
+                Some(before) if before.rule == rule && before.place == place => installed.push(before),
+                Some(before) => {
+                    changed.add(&before);
                     // The new rule takes its selectors before the old one lets go of them.
-                    installed.push(self.install(&policy, rule, id));
-                    if let Some(before) = before {
-                        changed.add(before.rule.subject.clone());
-                        self.release_selectors(&before);
-                        self.index(installed.last());
-                    }
+                    let now = self.install(&policy, rule, place, before.id);
+                    self.release(&before);
+                    self.index(&now);
+                    changed.add(&now);
+                    installed.push(now);
+                }
+                None => {
+                    let id = self.next_rule_id();
+                    let now = self.install(&policy, rule, place, id);
+                    changed.add(&now);
+                    installed.push(now);
                 }
             }
         }
         for gone in old.values() {
-            changed.add(gone.rule.subject.clone());
+            changed.add(gone);
             self.uninstall(gone);
         }
-        self.unlist(&policy);
-        self.list(policy, Policy { rules: installed, revision: self.revision });
-        self.forget_resolved(&changed);
+        self.policies.insert(policy, Policy { rules: installed, revision: self.revision });
+        self.resolved().forget(&changed);
         changed
     }
 
     /// Takes a policy out.
     pub fn remove(&mut self, policy: &PolicyRef) -> Changed {
-        let Some(gone) = self.unlist(policy) else { return Changed::default() };
+        let Some(gone) = self.policies.remove(policy) else { return Changed::default() };
         self.revision += 1;
-        let mut changed = Changed::default();
-        for rule in &gone.rules {
-            changed.add(rule.rule.subject.clone());
-            self.uninstall(rule);
-        }
-        self.forget_resolved(&changed);
+        let changed: Changed = gone.rules.iter().map(Arc::as_ref).collect();
+        gone.rules.iter().for_each(|rule| self.uninstall(rule));
+        self.resolved().forget(&changed);
         changed
     }
 
@@ -222,23 +216,28 @@ impl Repository {
     /// The policy of an endpoint. Endpoints that are equal as subjects share one.
     #[must_use]
     pub fn resolve(&self, subject: &Subject) -> Arc<EndpointPolicy> {
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = resolved.get(subject).and_then(|known| Some((known.policy.upgrade()?, known)));
-        let policy = match before {
-            Some((policy, known)) if known.stale_peers.is_empty() => {
+        let mut resolved = self.resolved();
+        match resolved.get(subject) {
+            Some((policy, stale)) if stale.is_empty() => {
                 if policy.revision == self.revision {
                     return policy;
                 }
-                Arc::new(EndpointPolicy { revision: self.revision, ..(*policy).clone() })
+                let policy = Arc::new(EndpointPolicy { revision: self.revision, ..(*policy).clone() });
+                resolved.renew(subject, &policy);
+                policy
             }
-            Some((policy, known)) => Arc::new(self.resolver(subject).patch(&policy, &known.stale_peers)),
-            None => Arc::new(self.resolver(subject).policy()),
-        };
-        // Whatever nobody holds any more makes room for what comes.
-        resolved.retain(|_, known| known.policy.strong_count() > 0);
-        let known = Resolved { policy: Arc::downgrade(&policy), stale_peers: BTreeSet::new() };
-        resolved.insert(subject.clone(), known);
-        policy
+            known => {
+                let rules = self.matching_rules(&subject.labels);
+                let ids = rules.iter().map(|rule| rule.id).collect();
+                let resolver = self.resolver(subject, rules);
+                let policy = Arc::new(match known {
+                    Some((before, stale)) => resolver.patch(&before, stale),
+                    None => resolver.policy(),
+                });
+                resolved.put(subject, &policy, ids);
+                policy
+            }
+        }
     }
 
     /// Where the rule with this number comes from.
@@ -280,7 +279,7 @@ impl Repository {
     }
 
     pub(crate) fn is_selected(&self, selector: SelectorId, identity: Identity) -> bool {
-        self.cache.matches(selector).is_some_and(|matches| matches.contains(&identity))
+        self.cache.matches(selector).is_some_and(|matches| matches.contains(identity))
     }
 
     pub(crate) fn selector(&self, id: SelectorId) -> Option<&Selector> {
@@ -292,7 +291,7 @@ impl Repository {
         self.named_ports.numbers(identity, name, protocol).any(|number| number == port)
     }
 
-    fn resolver<'a>(&'a self, subject: &'a Subject) -> Resolver<'a> {
+    fn resolver<'a>(&'a self, subject: &'a Subject, rules: Vec<&'a InstalledRule>) -> Resolver<'a> {
         let known = Knowledge {
             config: &self.config,
             revision: self.revision,
@@ -300,21 +299,24 @@ impl Repository {
             peer_names: &self.named_ports,
             referents: &self.referents,
         };
-        Resolver::new(known, subject, self.matching_rules(&subject.labels))
+        Resolver::new(known, subject, rules)
+    }
+
+    fn resolved(&self) -> MutexGuard<'_, ResolvedPolicies> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rules that select an endpoint, ordered by policy and place.
     pub(crate) fn matching_rules(&self, labels: &Labels) -> Vec<&InstalledRule> {
-        let own = labels.value(&Source::K8s, NAMESPACE).map(str::to_owned);
-        let listed = own.is_some().then(|| self.by_namespace.get(&own)).flatten();
-        let everywhere = self.by_namespace.get(&None);
-        let policies: BTreeSet<&PolicyRef> = listed.into_iter().chain(everywhere).flatten().collect();
-        policies
-            .into_iter()
-            .filter_map(|policy| self.policies.get(policy))
-            .flat_map(|policy| policy.rules.iter().map(Arc::as_ref))
-            .filter(|rule| rule.rule.subject.matches(labels))
-            .collect()
+        let home = labels.value(&Source::K8s, NAMESPACE).map(|namespace| Some(namespace.into()));
+        let listed = home.and_then(|home| self.by_home.get(&home));
+        let candidates = listed.into_iter().chain(self.by_home.get(&None)).flat_map(HashMap::values);
+        let mut rules: Vec<&InstalledRule> =
+            candidates.map(Arc::as_ref).filter(|rule| rule.subject.matches(labels)).collect();
+        rules.sort_unstable_by(|one, other| {
+            (&one.origin.policy, one.place).cmp(&(&other.origin.policy, other.place))
+        });
+        rules
     }
 
     /// Numbers are not given again before all others were used, so that a report does not name the wrong rule.
@@ -328,16 +330,15 @@ impl Repository {
         }
     }
 
-    fn install(&mut self, policy: &PolicyRef, rule: Rule, id: RuleId) -> Arc<InstalledRule> {
+    fn install(&mut self, policy: &PolicyRef, rule: Rule, place: usize, id: RuleId) -> Arc<InstalledRule> {
         let (cache, cluster) = (&mut self.cache, &self.config.cluster_name);
-        let rule = Arc::new(InstalledRule::new(policy, rule, id, cache, &self.referents, cluster));
-        self.index(Some(&rule));
+        let rule = Arc::new(InstalledRule::new(policy, rule, place, id, cache, &self.referents, cluster));
+        self.index(&rule);
         self.rules.insert(id, Arc::clone(&rule));
         rule
     }
 
-    fn index(&mut self, rule: Option<&Arc<InstalledRule>>) {
-        let Some(rule) = rule else { return };
+    fn index(&mut self, rule: &Arc<InstalledRule>) {
         for selector in rule.selectors() {
             self.users.entry(selector).or_default().insert(rule.id);
         }
@@ -347,16 +348,24 @@ impl Repository {
         if rule.has_referents() {
             self.referent_users.insert(rule.id);
         }
+        self.by_home.entry(rule.home.clone()).or_default().insert(rule.id, Arc::clone(rule));
     }
 
     fn uninstall(&mut self, rule: &InstalledRule) {
-        self.release_selectors(rule);
+        self.release(rule);
         self.rules.remove(&rule.id);
     }
 
-    fn release_selectors(&mut self, rule: &InstalledRule) {
+    /// Takes a rule out of every list.
+    fn release(&mut self, rule: &InstalledRule) {
         self.named_port_users.remove(&rule.id);
         self.referent_users.remove(&rule.id);
+        if let Some(listed) = self.by_home.get_mut(&rule.home) {
+            listed.remove(&rule.id);
+            if listed.is_empty() {
+                self.by_home.remove(&rule.home);
+            }
+        }
         for selector in rule.selectors() {
             if let Some(users) = self.users.get_mut(&selector) {
                 users.remove(&rule.id);
@@ -368,35 +377,11 @@ impl Repository {
         }
     }
 
-    fn list(&mut self, name: PolicyRef, policy: Policy) {
-        for rule in &policy.rules {
-            let namespace = rule.rule.subject.namespace().map(str::to_owned);
-            self.by_namespace.entry(namespace).or_default().insert(name.clone());
-        }
-        self.policies.insert(name, policy);
-    }
-
-    fn unlist(&mut self, name: &PolicyRef) -> Option<Policy> {
-        let policy = self.policies.remove(name)?;
-        for rule in &policy.rules {
-            let namespace = rule.rule.subject.namespace().map(str::to_owned);
-            if let Some(listed) = self.by_namespace.get_mut(&namespace) {
-                listed.remove(name);
-                if listed.is_empty() {
-                    self.by_namespace.remove(&namespace);
-                }
-            }
-        }
-        Some(policy)
-    }
-
     /// An identity joined or left these selectors.
     fn peer_changed(&self, identity: Identity, selectors: &BTreeSet<SelectorId>) -> Changed {
-        let users = selectors.iter().filter_map(|selector| self.users.get(selector)).flatten();
-        let rules = users.filter_map(|id| self.rules.get(id));
-        let changed: Changed = rules.map(|rule| rule.rule.subject.clone()).collect();
-        self.mark_stale(&changed, identity);
-        changed
+        let users = || selectors.iter().filter_map(|selector| self.users.get(selector)).flatten().copied();
+        self.resolved().mark(users(), identity);
+        users().filter_map(|id| self.rules.get(&id)).map(Arc::as_ref).collect()
     }
 
     /// The port names of pods of these identities changed.
@@ -404,30 +389,12 @@ impl Repository {
         let mut all = Changed::default();
         for identity in identities {
             let rules = self.named_port_users.iter().filter_map(|id| self.rules.get(id));
-            let touched = rules.filter(|rule| rule.may_select(*identity, &self.cache));
-            let changed: Changed = touched.map(|rule| rule.rule.subject.clone()).collect();
-            self.mark_stale(&changed, *identity);
-            all.merge(changed);
+            let touched: Vec<&InstalledRule> =
+                rules.map(Arc::as_ref).filter(|rule| rule.may_select(*identity, &self.cache)).collect();
+            self.resolved().mark(touched.iter().map(|rule| rule.id), *identity);
+            all.merge(touched.into_iter().collect());
         }
         all
-    }
-
-    fn mark_stale(&self, changed: &Changed, identity: Identity) {
-        if changed.is_empty() {
-            return;
-        }
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        for (subject, known) in resolved.iter_mut() {
-            if changed.affects(&subject.labels) {
-                known.stale_peers.insert(identity);
-            }
-        }
-    }
-
-    fn forget_resolved(&self, changed: &Changed) {
-        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        resolved
-            .retain(|subject, known| known.policy.strong_count() > 0 && !changed.affects(&subject.labels));
     }
 }
 

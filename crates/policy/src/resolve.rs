@@ -107,6 +107,7 @@ impl<'a> Resolver<'a> {
     pub(crate) fn policy(&self) -> EndpointPolicy {
         let mut tables = Tables::default();
         self.emit(Wanted::All, &mut tables);
+        tables.settle();
         let conflicts = self.close_conflicts(&mut tables);
         self.finish(tables, conflicts)
     }
@@ -116,15 +117,14 @@ impl<'a> Resolver<'a> {
         if self.peers_depend_on_each_other() {
             return self.policy();
         }
-        let mut tables = Tables {
-            entries: before.map_state.entries.clone(),
-            admin: before.map_state.admin.clone(),
-            requests: (*before.requests).clone(),
-        };
+        let map_state = &before.map_state;
+        let mut tables =
+            Tables::new(map_state.entries.clone(), map_state.admin.clone(), (*before.requests).clone());
         for peer in peers {
             tables.remove_peer(*peer);
             self.emit(Wanted::One(*peer), &mut tables);
         }
+        tables.settle();
         self.finish(tables, Vec::new())
     }
 

@@ -2,17 +2,27 @@
 //!
 //! Inverted indices make a change cost what it changes: a new identity is compared only with the selectors that ask
 //! for one of its labels or whose prefix contains its own, and a new selector only with the identities that have what
-//! it asks for. Knows nothing of rules; the repository alone uses it.
+//! it asks for. Selectors that are confined to a namespace stand in the index of that namespace: an app of the same
+//! name is in every namespace of many clusters. Knows nothing of rules; the repository alone uses it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod identity_set;
+mod index;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
-use sluice_types::{Identity, Labels};
+use sluice_types::{Identity, Label, Labels};
+
+pub use identity_set::IdentitySet;
+use index::{Anchor, Index};
 
 use crate::{
     config::Config,
-    labels::{NAMESPACE, is_pod},
+    labels::{CLUSTER, NAMESPACE, is_pod},
     selector::{LabelSelector, Requirement, Selector, most_specific_prefixes},
 };
 
@@ -28,14 +38,17 @@ pub(crate) struct SelectorCache {
     last_id: u32,
     ids: HashMap<Selector, SelectorId>,
     selectors: HashMap<SelectorId, Cached>,
-    /// Selectors by what they ask for.
-    wanted: Index<SelectorId>,
+    /// Selectors by what they ask for, those first that are confined to a namespace.
+    confined: HashMap<Box<str>, Index<BTreeSet<SelectorId>>>,
+    wanted: Index<BTreeSet<SelectorId>>,
     /// Selectors that ask for nothing that an identity must have.
     unanchored: BTreeSet<SelectorId>,
     cidr_selectors: JointPrefixMap<IpNet, BTreeSet<SelectorId>>,
-    identities: HashMap<Identity, Known>,
+    identities: HashMap<Identity, Labels>,
+    /// The labels of identities, each once, with how many have it.
+    labels: HashMap<Arc<Label>, usize>,
     /// Identities by what they have.
-    owned: Index<Identity>,
+    owned: Index<IdentitySet>,
     cidr_identities: JointPrefixMap<IpNet, BTreeSet<Identity>>,
     /// How many selectors name a prefix, as such or as a hole.
     prefixes: BTreeMap<IpNet, usize>,
@@ -45,33 +58,7 @@ pub(crate) struct SelectorCache {
 struct Cached {
     selector: Selector,
     users: usize,
-    matches: BTreeSet<Identity>,
-}
-
-#[derive(Debug)]
-struct Known {
-    labels: Labels,
-    /// What prefix selectors look at; empty if none may match.
-    prefixes: Vec<IpNet>,
-}
-
-/// Something by label: by key and value, and by key alone. Sources are left out, they are compared afterwards.
-#[derive(Debug)]
-struct Index<T> {
-    by_value: HashMap<(String, String), BTreeSet<T>>,
-    by_key: HashMap<String, BTreeSet<T>>,
-}
-
-impl<T> Default for Index<T> {
-    fn default() -> Self {
-        Self { by_value: HashMap::new(), by_key: HashMap::new() }
-    }
-}
-
-/// The requirement under which a selector stands in the index: whoever matches fulfils it.
-enum Anchor<'a> {
-    Values(&'a str, &'a BTreeSet<String>),
-    Key(&'a str),
+    matches: IdentitySet,
 }
 
 impl SelectorCache {
@@ -113,20 +100,21 @@ impl SelectorCache {
     }
 
     /// The identities a selector matches.
-    pub(crate) fn matches(&self, id: SelectorId) -> Option<&BTreeSet<Identity>> {
+    pub(crate) fn matches(&self, id: SelectorId) -> Option<&IdentitySet> {
         self.selectors.get(&id).map(|cached| &cached.matches)
     }
 
     /// Makes an identity known, or gives it other labels. Says which selectors it now matches or no longer does.
     pub(crate) fn set_identity(&mut self, identity: Identity, labels: Labels) -> BTreeSet<SelectorId> {
-        if self.identities.get(&identity).is_some_and(|known| known.labels == labels) {
+        if self.identities.get(&identity) == Some(&labels) {
             return BTreeSet::new();
         }
         let before = self.forget(identity);
-        let prefixes = if self.has_address(&labels) { most_specific_prefixes(&labels) } else { Vec::new() };
+        let labels = labels.share(|label| intern(&mut self.labels, label));
+        let prefixes = self.prefixes_of(&labels);
         let after = self.find_selectors(&labels, &prefixes);
-        for label in labels.iter() {
-            self.owned.add(&label.key, &label.value, identity);
+        for label in labels.iter().filter(|label| is_indexed(label)) {
+            self.owned.at_value(&label.key, &label.value).insert(identity);
         }
         for prefix in &prefixes {
             self.cidr_identities.entry(*prefix).or_default().insert(identity);
@@ -136,7 +124,7 @@ impl SelectorCache {
                 cached.matches.insert(identity);
             }
         }
-        self.identities.insert(identity, Known { labels, prefixes });
+        self.identities.insert(identity, labels);
         before.symmetric_difference(&after).copied().collect()
     }
 
@@ -152,7 +140,7 @@ impl SelectorCache {
 
     /// The labels of an identity, if it is known.
     pub(crate) fn labels(&self, identity: Identity) -> Option<&Labels> {
-        self.identities.get(&identity).map(|known| &known.labels)
+        self.identities.get(&identity)
     }
 
     /// Every prefix that a selector names, as such or as a hole, except those of length 0: they are the world.
@@ -161,7 +149,7 @@ impl SelectorCache {
     }
 
     /// Every selector, how many use it, and whom it matches.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Selector, usize, &BTreeSet<Identity>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Selector, usize, &IdentitySet)> {
         self.selectors.values().map(|cached| (&cached.selector, cached.users, &cached.matches))
     }
 
@@ -176,20 +164,29 @@ impl SelectorCache {
     }
 
     fn forget(&mut self, identity: Identity) -> BTreeSet<SelectorId> {
-        let Some(known) = self.identities.remove(&identity) else { return BTreeSet::new() };
-        for label in known.labels.iter() {
-            self.owned.remove(&label.key, &label.value, identity);
+        let Some(labels) = self.identities.remove(&identity) else { return BTreeSet::new() };
+        let prefixes = self.prefixes_of(&labels);
+        for label in labels.iter() {
+            if is_indexed(label) {
+                self.owned.remove_value(&label.key, &label.value, identity);
+            }
+            release(&mut self.labels, label);
         }
-        for prefix in &known.prefixes {
+        for prefix in &prefixes {
             remove_from_trie(&mut self.cidr_identities, prefix, identity);
         }
-        let matched = self.find_selectors(&known.labels, &known.prefixes);
+        let matched = self.find_selectors(&labels, &prefixes);
         for id in &matched {
             if let Some(cached) = self.selectors.get_mut(id) {
-                cached.matches.remove(&identity);
+                cached.matches.remove(identity);
             }
         }
         matched
+    }
+
+    /// What prefix selectors look at; nothing if none may match.
+    fn prefixes_of(&self, labels: &Labels) -> Vec<IpNet> {
+        if self.has_address(labels) { most_specific_prefixes(labels) } else { Vec::new() }
     }
 
     /// Prefix selectors mean addresses outside of the cluster, and others only where the options say so.
@@ -202,16 +199,20 @@ impl SelectorCache {
 
     /// The selectors that match these labels.
     fn find_selectors(&self, labels: &Labels, prefixes: &[IpNet]) -> BTreeSet<SelectorId> {
-        let by_label = labels.iter().flat_map(|label| self.wanted.get(&label.key, &label.value));
-        let candidates: BTreeSet<SelectorId> =
-            by_label.flatten().flatten().chain(&self.unanchored).copied().collect();
-        let mut found: BTreeSet<SelectorId> = candidates
-            .into_iter()
-            .filter(|id| match self.selectors.get(id).map(|cached| &cached.selector) {
-                Some(Selector::Labels(selector)) => selector.matches(labels),
-                Some(Selector::Cidr(_)) | None => false,
-            })
-            .collect();
+        let namespaces = labels.iter().filter(|label| label.key == NAMESPACE);
+        let confined = namespaces.filter_map(|namespace| self.confined.get(&*namespace.value));
+        let indices = confined.chain([&self.wanted]);
+        let candidates =
+            indices.flat_map(|index| labels.iter().flat_map(|label| index.get(&label.key, &label.value)));
+        let mut found: BTreeSet<SelectorId> = BTreeSet::new();
+        for id in candidates.flatten().flatten().chain(&self.unanchored) {
+            match self.selectors.get(id).map(|cached| &cached.selector) {
+                Some(Selector::Labels(selector)) if selector.matches(labels) => {
+                    found.insert(*id);
+                }
+                Some(Selector::Labels(_) | Selector::Cidr(_)) | None => {}
+            }
+        }
         for prefix in prefixes {
             let around = self.cidr_selectors.cover_values(prefix).flatten().copied();
             found.extend(around.filter(|id| match self.selectors.get(id).map(|cached| &cached.selector) {
@@ -223,21 +224,20 @@ impl SelectorCache {
     }
 
     /// The identities that match a selector.
-    fn find_identities(&self, selector: &Selector) -> BTreeSet<Identity> {
+    fn find_identities(&self, selector: &Selector) -> IdentitySet {
         match selector {
             Selector::Labels(selector) => match self.smallest(selector) {
-                Some(candidates) => candidates
-                    .into_iter()
-                    .filter(|identity| {
-                        self.identities.get(identity).is_some_and(|known| selector.matches(&known.labels))
-                    })
-                    .collect(),
-                None => self
-                    .identities
-                    .iter()
-                    .filter(|(_, known)| selector.matches(&known.labels))
-                    .map(|(identity, _)| *identity)
-                    .collect(),
+                Some(anchor) => {
+                    let candidates = self.owned.at(&anchor).flat_map(IdentitySet::iter);
+                    let known = |identity: &Identity| {
+                        self.identities.get(identity).is_some_and(|labels| selector.matches(labels))
+                    };
+                    candidates.filter(known).collect()
+                }
+                None => {
+                    let matching = self.identities.iter().filter(|(_, labels)| selector.matches(labels));
+                    matching.map(|(identity, _)| *identity).collect()
+                }
             },
             Selector::Cidr(selector) => self
                 .cidr_identities
@@ -248,22 +248,22 @@ impl SelectorCache {
         }
     }
 
-    /// The fewest identities among which all that match must be.
-    fn smallest(&self, selector: &LabelSelector) -> Option<BTreeSet<Identity>> {
-        let size = |anchor: &Anchor<'_>| self.owned.at(anchor).map(BTreeSet::len).sum::<usize>();
-        let anchor = anchors(selector).min_by_key(size)?;
-        Some(self.owned.at(&anchor).flatten().copied().collect())
+    /// Where the fewest identities stand among which all that match must be.
+    fn smallest<'a>(&self, selector: &'a LabelSelector) -> Option<Anchor<'a>> {
+        let size = |anchor: &Anchor<'_>| self.owned.at(anchor).map(IdentitySet::len).sum::<usize>();
+        anchors(selector).filter(|anchor| anchor.key() != CLUSTER).min_by_key(size)
     }
 
     fn index_selector(&mut self, id: SelectorId, selector: &Selector) {
         match selector {
             Selector::Labels(selector) => match best_anchor(selector) {
-                Some(Anchor::Values(key, values)) => {
-                    for value in values {
-                        self.wanted.add_value(key, value, id);
-                    }
+                Some(anchor) => {
+                    let index = match home(selector) {
+                        Some(namespace) => self.confined.entry(namespace.into()).or_default(),
+                        None => &mut self.wanted,
+                    };
+                    index.add(&anchor, id);
                 }
-                Some(Anchor::Key(key)) => self.wanted.add_key(key, id),
                 None => {
                     self.unanchored.insert(id);
                 }
@@ -279,14 +279,16 @@ impl SelectorCache {
 
     fn unindex_selector(&mut self, id: SelectorId, selector: &Selector) {
         match selector {
-            Selector::Labels(selector) => match best_anchor(selector) {
-                Some(Anchor::Values(key, values)) => {
-                    for value in values {
-                        self.wanted.remove_value(key, value, id);
+            Selector::Labels(selector) => match (best_anchor(selector), home(selector)) {
+                (Some(anchor), Some(namespace)) => {
+                    let Some(index) = self.confined.get_mut(namespace) else { return };
+                    index.remove(&anchor, id);
+                    if index.is_empty() {
+                        self.confined.remove(namespace);
                     }
                 }
-                Some(Anchor::Key(key)) => self.wanted.remove_key(key, id),
-                None => {
+                (Some(anchor), None) => self.wanted.remove(&anchor, id),
+                (None, _) => {
                     self.unanchored.remove(&id);
                 }
             },
@@ -327,12 +329,46 @@ fn best_anchor(selector: &LabelSelector) -> Option<Anchor<'_>> {
     })
 }
 
+/// The one namespace in which a selector can match anything.
+fn home(selector: &LabelSelector) -> Option<&str> {
+    selector.requirements().find_map(|requirement| match requirement {
+        Requirement::In(key, values) if key.key == NAMESPACE && values.len() == 1 => {
+            values.first().map(String::as_str)
+        }
+        Requirement::In(..)
+        | Requirement::NotIn(..)
+        | Requirement::Exists(_)
+        | Requirement::DoesNotExist(_) => None,
+    })
+}
+
 /// Whether every pod has this label: the cluster's is the least telling, then the namespace's.
 fn is_common(key: &str) -> u8 {
     match key {
-        crate::labels::CLUSTER => 2,
+        CLUSTER => 2,
         NAMESPACE => 1,
         _ => 0,
+    }
+}
+
+/// Whether identities are found by this label. The cluster's would list all of them.
+fn is_indexed(label: &Label) -> bool {
+    label.key != CLUSTER
+}
+
+/// The one copy of a label, which has one user more now.
+fn intern(known: &mut HashMap<Arc<Label>, usize>, label: &Arc<Label>) -> Arc<Label> {
+    let label = known.get_key_value(&**label).map_or(label, |(own, _)| own).clone();
+    *known.entry(Arc::clone(&label)).or_default() += 1;
+    label
+}
+
+fn release(known: &mut HashMap<Arc<Label>, usize>, label: &Label) {
+    if let Some(users) = known.get_mut(label) {
+        *users -= 1;
+        if *users == 0 {
+            known.remove(label);
+        }
     }
 }
 
@@ -341,62 +377,6 @@ fn remove_from_trie<T: Ord>(trie: &mut JointPrefixMap<IpNet, BTreeSet<T>>, prefi
     set.remove(&item);
     if set.is_empty() {
         trie.remove(prefix);
-    }
-}
-
-impl<T: Copy + Ord> Index<T> {
-    /// What stands under the label, by value and by key.
-    fn get(&self, key: &str, value: &str) -> [Option<&BTreeSet<T>>; 2] {
-        let by_value = self.by_value.get(&(key.to_owned(), value.to_owned()));
-        [by_value, self.by_key.get(key)]
-    }
-
-    fn at<'a>(&'a self, anchor: &Anchor<'a>) -> impl Iterator<Item = &'a BTreeSet<T>> {
-        let (values, key) = match anchor {
-            Anchor::Values(key, values) => (Some((*key, *values)), None),
-            Anchor::Key(key) => (None, Some(*key)),
-        };
-        let by_value = values.into_iter().flat_map(move |(key, values)| {
-            values.iter().filter_map(move |value| self.by_value.get(&(key.to_owned(), value.clone())))
-        });
-        by_value.chain(key.into_iter().filter_map(|key| self.by_key.get(key)))
-    }
-
-    fn add(&mut self, key: &str, value: &str, item: T) {
-        self.add_value(key, value, item);
-        self.add_key(key, item);
-    }
-
-    fn remove(&mut self, key: &str, value: &str, item: T) {
-        self.remove_value(key, value, item);
-        self.remove_key(key, item);
-    }
-
-    fn add_value(&mut self, key: &str, value: &str, item: T) {
-        self.by_value.entry((key.to_owned(), value.to_owned())).or_default().insert(item);
-    }
-
-    fn add_key(&mut self, key: &str, item: T) {
-        self.by_key.entry(key.to_owned()).or_default().insert(item);
-    }
-
-    fn remove_value(&mut self, key: &str, value: &str, item: T) {
-        let place = (key.to_owned(), value.to_owned());
-        if let Some(set) = self.by_value.get_mut(&place) {
-            set.remove(&item);
-            if set.is_empty() {
-                self.by_value.remove(&place);
-            }
-        }
-    }
-
-    fn remove_key(&mut self, key: &str, item: T) {
-        if let Some(set) = self.by_key.get_mut(key) {
-            set.remove(&item);
-            if set.is_empty() {
-                self.by_key.remove(key);
-            }
-        }
     }
 }
 

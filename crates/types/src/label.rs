@@ -2,9 +2,8 @@
 
 use alloc::{
     borrow::ToOwned,
-    collections::BTreeMap,
-    collections::btree_map,
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 use core::{fmt, str::FromStr};
@@ -144,8 +143,11 @@ impl FromStr for Label {
 }
 
 /// A set of labels in a fixed order: one value per (source, key).
+///
+/// Copies share their labels, and different sets can share equal ones ([`Labels::share`]): a cluster has many sets of
+/// few labels.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Labels(BTreeMap<(Source, String), String>);
+pub struct Labels(Arc<[Arc<Label>]>);
 
 impl Labels {
     /// The empty set.
@@ -156,21 +158,21 @@ impl Labels {
 
     /// Adds a label; one with the same source and key is replaced.
     pub fn insert(&mut self, label: Label) {
-        self.0.insert((label.source, label.key), label.value);
+        self.extend([label]);
     }
 
     /// The value of the label with this source and key.
     #[must_use]
     pub fn value(&self, source: &Source, key: &str) -> Option<&str> {
-        self.0.get(&(source.clone(), key.to_owned())).map(String::as_str)
+        let place = self.0.binary_search_by(|label| (&label.source, &*label.key).cmp(&(source, key)));
+        place.ok().and_then(|place| self.0.get(place)).map(|label| label.value.as_str())
     }
 
-    /// The labels with `key` whose source `source` accepts (`any` accepts all).
+    /// The values of the labels with `key` whose source `source` accepts (`any` accepts all).
     pub fn values_of<'a>(&'a self, source: &'a Source, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |((own, name), _)| name == key && source.accepts(own))
-            .map(|(_, value)| value.as_str())
+        self.iter()
+            .filter(move |label| label.key == key && source.accepts(&label.source))
+            .map(|label| label.value.as_str())
     }
 
     /// Whether it holds `reserved:name`.
@@ -180,8 +182,8 @@ impl Labels {
     }
 
     /// All labels, ordered by source, key.
-    pub fn iter(&self) -> impl Iterator<Item = Label> + '_ {
-        self.0.iter().map(|((source, key), value)| Label::new(source.clone(), key, value))
+    pub fn iter(&self) -> impl Iterator<Item = &Label> {
+        self.0.iter().map(|label| &**label)
     }
 
     /// How many labels there are.
@@ -199,21 +201,38 @@ impl Labels {
     /// Each label as `source:key=value`, sorted.
     #[must_use]
     pub fn to_strings(&self) -> Vec<String> {
-        self.iter().map(|label| label.to_string()).collect()
+        self.iter().map(ToString::to_string).collect()
+    }
+
+    /// The same set, each label of which is the one that `known` gives for it: an equal one that is there already.
+    #[must_use]
+    pub fn share(&self, known: impl FnMut(&Arc<Label>) -> Arc<Label>) -> Self {
+        Self(self.0.iter().map(known).collect())
+    }
+
+    /// Sorts, and keeps the last of those with the same source and key.
+    fn of(mut labels: Vec<Arc<Label>>) -> Self {
+        labels.sort_by(|one, other| (&one.source, &one.key).cmp(&(&other.source, &other.key)));
+        labels.dedup_by(|next, kept| {
+            let same = next.source == kept.source && next.key == kept.key;
+            if same {
+                core::mem::swap(next, kept);
+            }
+            same
+        });
+        Self(labels.into())
     }
 }
 
 impl FromIterator<Label> for Labels {
     fn from_iter<T: IntoIterator<Item = Label>>(labels: T) -> Self {
-        Self(labels.into_iter().map(|label| ((label.source, label.key), label.value)).collect())
+        Self::of(labels.into_iter().map(Arc::new).collect())
     }
 }
 
 impl Extend<Label> for Labels {
     fn extend<T: IntoIterator<Item = Label>>(&mut self, labels: T) {
-        for label in labels {
-            self.insert(label);
-        }
+        *self = Self::of(self.0.iter().cloned().chain(labels.into_iter().map(Arc::new)).collect());
     }
 }
 
@@ -221,18 +240,23 @@ impl IntoIterator for Labels {
     type Item = Label;
     type IntoIter = LabelsIntoIter;
     fn into_iter(self) -> LabelsIntoIter {
-        LabelsIntoIter(self.0.into_iter())
+        LabelsIntoIter { labels: self, next: 0 }
     }
 }
 
 /// Iterator over the labels of a set, by value.
 #[derive(Debug)]
-pub struct LabelsIntoIter(btree_map::IntoIter<(Source, String), String>);
+pub struct LabelsIntoIter {
+    labels: Labels,
+    next: usize,
+}
 
 impl Iterator for LabelsIntoIter {
     type Item = Label;
     fn next(&mut self) -> Option<Label> {
-        self.0.next().map(|((source, key), value)| Label { source, key, value })
+        let label = self.labels.0.get(self.next)?;
+        self.next += 1;
+        Some((**label).clone())
     }
 }
 
@@ -279,6 +303,23 @@ mod tests {
         }
         assert_eq!("app=web".parse::<Label>().unwrap(), Label::new(Source::Unspec, "app", "web"));
         assert!("k8s:=x".parse::<Label>().is_err());
+    }
+
+    #[test]
+    fn a_set_has_one_value_per_source_and_key() {
+        let mut labels: Labels = ["k8s:b=1", "k8s:a=1", "any:b=2", "k8s:b=3"]
+            .into_iter()
+            .map(|text| text.parse::<Label>().unwrap())
+            .collect();
+        assert_eq!(labels.to_strings(), ["any:b=2", "k8s:a=1", "k8s:b=3"]);
+        labels.insert(Label::k8s("a", "4"));
+        labels.insert(Label::reserved("host"));
+        assert_eq!(labels.to_strings(), ["any:b=2", "k8s:a=4", "k8s:b=3", "reserved:host"]);
+        assert_eq!(labels.value(&Source::K8s, "b"), Some("3"));
+        assert_eq!(labels.value(&Source::K8s, "c"), None);
+        assert!(labels.has_reserved("host") && !labels.has_reserved("world"));
+        assert_eq!(labels.clone().into_iter().collect::<Labels>(), labels);
+        assert_eq!(labels.share(Arc::clone), labels);
     }
 
     #[test]

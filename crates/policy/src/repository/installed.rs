@@ -3,15 +3,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use sluice_types::{Direction, Identity, RuleId};
 
 use crate::{
     referents::{CidrGroup, Referents, Service, ServiceName, address_selector, means},
-    rule::{Peers, PolicyRef, PrefixSource, Rule, RuleOrigin, Traffic},
+    rule::{Peers, PolicyRef, PrefixSource, Rule, RuleOrigin, RuleSubject, Traffic},
     selector::Selector,
-    selector_cache::{SelectorCache, SelectorId},
+    selector_cache::{IdentitySet, SelectorCache, SelectorId},
 };
 
 /// The other side, by place in the cache.
@@ -29,6 +30,11 @@ pub(crate) enum PeerSet {
 #[derive(Debug)]
 pub(crate) struct InstalledRule {
     pub(crate) id: RuleId,
+    /// Where it stands among the rules of its policy.
+    pub(crate) place: usize,
+    /// Whom it applies to, and the one namespace they are in if there is one.
+    pub(crate) subject: Arc<RuleSubject>,
+    pub(crate) home: Option<Arc<str>>,
     pub(crate) rule: Rule,
     pub(crate) origin: RuleOrigin,
     pub(crate) peers: PeerSet,
@@ -43,6 +49,7 @@ impl InstalledRule {
     pub(crate) fn new(
         policy: &PolicyRef,
         rule: Rule,
+        place: usize,
         id: RuleId,
         cache: &mut SelectorCache,
         referents: &Referents,
@@ -74,7 +81,9 @@ impl InstalledRule {
             description: rule.description.clone(),
             log: rule.log.clone(),
         };
-        Self { id, rule, origin, peers, requires, addresses }
+        let subject = Arc::new(rule.subject.clone());
+        let home = subject.namespace().map(Arc::from);
+        Self { id, place, subject, home, rule, origin, peers, requires, addresses }
     }
 
     /// Every selector it uses, as often as it uses it.
@@ -87,7 +96,7 @@ impl InstalledRule {
     }
 
     /// Who stands for an address that a Service of this rule has outside of the cluster.
-    pub(crate) fn identities_at(&self, address: IpAddr, cache: &SelectorCache) -> BTreeSet<Identity> {
+    pub(crate) fn identities_at(&self, address: IpAddr, cache: &SelectorCache) -> IdentitySet {
         let selector = self.addresses.get(&address);
         selector.and_then(|selector| cache.matches(*selector)).cloned().unwrap_or_default()
     }
@@ -173,7 +182,7 @@ impl InstalledRule {
             PeerSet::Select(selectors) | PeerSet::Endpoints(selectors) => selectors
                 .iter()
                 .filter_map(|selector| cache.matches(*selector))
-                .any(|matches| matches.contains(&identity)),
+                .any(|matches| matches.contains(identity)),
         }
     }
 }

@@ -97,19 +97,19 @@ impl Repository {
         let touched: Vec<Arc<InstalledRule>> = users.filter(|rule| is_touched(rule)).cloned().collect();
         let mut changed = Changed::default();
         for rule in touched {
-            changed.add(rule.rule.subject.clone());
+            changed.add(&rule);
             self.reinstall(&rule);
         }
-        self.forget_resolved(&changed);
+        self.resolved().forget(&changed);
         changed
     }
 
     fn reinstall(&mut self, before: &Arc<InstalledRule>) {
         let name: PolicyRef = before.origin.policy.clone();
         // The new form takes its selectors before the old one lets go of them.
-        let rule = self.install(&name, before.rule.clone(), before.id);
-        self.release_selectors(before);
-        self.index(Some(&rule));
+        let rule = self.install(&name, before.rule.clone(), before.place, before.id);
+        self.release(before);
+        self.index(&rule);
         if let Some(policy) = self.policies.get_mut(&name) {
             for place in policy.rules.iter_mut().filter(|place| place.id == rule.id) {
                 *place = Arc::clone(&rule);

@@ -49,16 +49,29 @@ pub(super) struct Tables {
     pub(super) entries: Entries,
     pub(super) admin: Entries,
     pub(super) requests: RequestTable,
+    /// What is not in the planes yet: sorting all of it at once is faster than looking for each place.
+    pending: Vec<(Key, Entry)>,
+    pending_admin: Vec<(Key, Entry)>,
 }
 
 impl Tables {
+    pub(super) fn new(entries: Entries, admin: Entries, requests: RequestTable) -> Self {
+        Self { entries, admin, requests, ..Self::default() }
+    }
+
     /// Writes down what a ruling means for the traffic of `key`; `exact` if a rule names this one port.
     pub(super) fn put(&mut self, key: Key, ruling: &Ruling, says: Option<Says>, exact: bool) {
-        let plane = if ruling.is_admin() { &mut self.admin } else { &mut self.entries };
-        insert(plane, key, ruling.entry());
+        let plane = if ruling.is_admin() { &mut self.pending_admin } else { &mut self.pending };
+        plane.push((key, ruling.entry()));
         if let Some(says) = says {
             self.requests.put(key, ruling.slot(says, exact));
         }
+    }
+
+    /// Brings what was written down into the planes.
+    pub(super) fn settle(&mut self) {
+        settle(&mut self.entries, std::mem::take(&mut self.pending));
+        settle(&mut self.admin, std::mem::take(&mut self.pending_admin));
     }
 
     /// Takes out everything that names this peer.
@@ -70,15 +83,23 @@ impl Tables {
 }
 
 /// Of two rules for one key the higher precedence stays; between equals the first, in the order of the policies.
-fn insert(entries: &mut Entries, key: Key, entry: Entry) {
-    match entries.entry(key) {
-        btree_map::Entry::Vacant(place) => {
-            place.insert(entry);
-        }
-        btree_map::Entry::Occupied(mut place) => {
-            if entry.precedence > place.get().precedence {
+fn settle(entries: &mut Entries, mut pending: Vec<(Key, Entry)>) {
+    if entries.is_empty() {
+        pending
+            .sort_by(|(one, entry), (other, its)| one.cmp(other).then(its.precedence.cmp(&entry.precedence)));
+        pending.dedup_by(|(next, _), (kept, _)| next == kept);
+        *entries = pending.into_iter().collect();
+        return;
+    }
+    for (key, entry) in pending {
+        match entries.entry(key) {
+            btree_map::Entry::Vacant(place) => {
                 place.insert(entry);
             }
+            btree_map::Entry::Occupied(mut place) if entry.precedence > place.get().precedence => {
+                place.insert(entry);
+            }
+            btree_map::Entry::Occupied(_) => {}
         }
     }
 }

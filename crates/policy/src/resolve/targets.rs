@@ -1,7 +1,5 @@
 //! Whom and what one rule is about: peers, ports, and what Services add.
 
-use std::collections::BTreeSet;
-
 use sluice_types::{Direction, Identity, Protocol};
 
 use super::{Resolver, Wanted};
@@ -10,6 +8,7 @@ use crate::{
     referents::{Backend, Service, ServiceName, ServicePort},
     repository::{InstalledRule, PeerSet},
     rule::{Action, PortRange, PortRule, Traffic},
+    selector_cache::IdentitySet,
 };
 
 /// Takes a peer (`None` is everybody), a block of ports, and whether a rule names exactly this port.
@@ -36,7 +35,7 @@ impl Resolver<'_> {
         for traffic in &ports.traffic {
             match traffic {
                 Traffic::NamedPort(protocol, name) if installed.rule.direction == Direction::Egress => {
-                    for peer in self.peers_with_names(installed, wanted) {
+                    for peer in self.peers_with_names(installed, wanted).iter() {
                         for number in self.known.peer_names.numbers(peer, name, *protocol) {
                             put(Some(peer), L4Match::port(*protocol, number), true);
                         }
@@ -77,23 +76,23 @@ impl Resolver<'_> {
             (PeerSet::Any, Wanted::All) => vec![None],
             (PeerSet::Any, Wanted::One(_)) => Vec::new(),
             (PeerSet::Select(_) | PeerSet::Endpoints(_), _) => {
-                self.selected(rule, wanted).into_iter().map(Some).collect()
+                self.selected(rule, wanted).iter().map(Some).collect()
             }
         }
     }
 
     /// The peers of a rule that give names to their ports. Nobody outside does, so "everybody" means those.
-    fn peers_with_names(&self, rule: &InstalledRule, wanted: Wanted) -> BTreeSet<Identity> {
+    fn peers_with_names(&self, rule: &InstalledRule, wanted: Wanted) -> IdentitySet {
         match (&rule.peers, wanted) {
             (PeerSet::Any, Wanted::All) => self.known.peer_names.identities().collect(),
-            (PeerSet::Any, Wanted::One(identity)) => BTreeSet::from([identity]),
+            (PeerSet::Any, Wanted::One(identity)) => IdentitySet::from_iter([identity]),
             (PeerSet::Select(_) | PeerSet::Endpoints(_), _) => self.selected(rule, wanted),
         }
     }
 
-    fn selected(&self, rule: &InstalledRule, wanted: Wanted) -> BTreeSet<Identity> {
+    fn selected(&self, rule: &InstalledRule, wanted: Wanted) -> IdentitySet {
         let (selectors, required) = match &rule.peers {
-            PeerSet::Any => return BTreeSet::new(),
+            PeerSet::Any => return IdentitySet::default(),
             PeerSet::Select(selectors) => (selectors, None),
             PeerSet::Endpoints(selectors) => {
                 (selectors, self.required.get(&(rule.rule.direction, rule.rule.action)))
@@ -102,14 +101,14 @@ impl Resolver<'_> {
         let selected = selectors.iter().filter_map(|selector| self.known.cache.matches(*selector));
         let fulfils = |identity: &Identity| {
             required.into_iter().flatten().all(|selector| {
-                self.known.cache.matches(*selector).is_some_and(|matches| matches.contains(identity))
+                self.known.cache.matches(*selector).is_some_and(|matches| matches.contains(*identity))
             })
         };
         match wanted {
-            Wanted::All => selected.flatten().copied().filter(fulfils).collect(),
+            Wanted::All => selected.flat_map(IdentitySet::iter).filter(fulfils).collect(),
             Wanted::One(identity) => {
                 let mut selected = selected;
-                let is_selected = selected.any(|matches| matches.contains(&identity));
+                let is_selected = selected.any(|matches| matches.contains(identity));
                 (is_selected && fulfils(&identity)).then_some(identity).into_iter().collect()
             }
         }
@@ -153,9 +152,9 @@ impl Resolver<'_> {
     ) {
         let peers = self.selected(installed, Wanted::All);
         let is_peer =
-            |identity: &Identity| matches!(installed.peers, PeerSet::Any) || peers.contains(identity);
+            |identity: &Identity| matches!(installed.peers, PeerSet::Any) || peers.contains(*identity);
         for backend in &service.backends {
-            for identity in self.identities_of(installed, backend).into_iter().filter(&is_peer) {
+            for identity in self.identities_of(installed, backend).iter().filter(&is_peer) {
                 if wanted.includes(identity) {
                     for port in backend.ports.iter().filter(|port| self.means(ports, service, port, identity))
                     {
@@ -168,7 +167,7 @@ impl Resolver<'_> {
         for port in service.ports.iter().filter(|own| self.leads_to(installed, ports, service, own, &is_peer))
         {
             for address in &service.cluster_ips {
-                for identity in installed.identities_at(*address, self.known.cache) {
+                for identity in installed.identities_at(*address, self.known.cache).iter() {
                     if wanted.includes(identity) {
                         put(Some(identity), L4Match::port(port.protocol, port.port), true);
                     }
@@ -196,8 +195,8 @@ impl Resolver<'_> {
             let holds =
                 |identity: &Identity| is_peer(identity) && self.means(ports, service, port, *identity);
             match installed.rule.action {
-                Action::Allow => !identities.is_empty() && identities.iter().all(holds),
-                Action::Deny | Action::Pass => identities.iter().any(holds),
+                Action::Allow => !identities.is_empty() && identities.iter().all(|identity| holds(&identity)),
+                Action::Deny | Action::Pass => identities.iter().any(|identity| holds(&identity)),
             }
         });
         match installed.rule.action {
@@ -220,9 +219,9 @@ impl Resolver<'_> {
     }
 
     /// Who a backend is: the pod that has the address, or whatever stands for the address outside of the cluster.
-    fn identities_of(&self, installed: &InstalledRule, backend: &Backend) -> BTreeSet<Identity> {
+    fn identities_of(&self, installed: &InstalledRule, backend: &Backend) -> IdentitySet {
         match backend.identity {
-            Some(identity) => BTreeSet::from([identity]),
+            Some(identity) => IdentitySet::from_iter([identity]),
             None => installed.identities_at(backend.address, self.known.cache),
         }
     }

@@ -28,7 +28,7 @@ fn selectors_are_shared_and_counted() {
     assert_eq!(cache.acquire(&by_label("app=web")), first);
     assert_ne!(cache.acquire(&by_label("k8s:app=web")), first);
     cache.release(first);
-    assert_eq!(cache.matches(first), Some(&BTreeSet::from([Identity::new(300)])));
+    assert_eq!(cache.matches(first), Some(&IdentitySet::from_iter([Identity::new(300)])));
     cache.release(first);
     assert_eq!(cache.matches(first), None);
     assert_eq!(cache.iter().count(), 1);
@@ -63,7 +63,7 @@ fn an_identity_says_which_selectors_it_joined_and_left() {
     assert_eq!(cache.set_identity(identity, labels(&["k8s:app=db"])), BTreeSet::from([web, db, not_db]));
     assert_eq!(cache.remove_identity(identity), BTreeSet::from([db]));
     assert_eq!(cache.remove_identity(identity), BTreeSet::new());
-    assert!(cache.owned.by_key.is_empty() && cache.owned.by_value.is_empty());
+    assert!(cache.owned.is_empty() && cache.labels.is_empty());
 }
 
 #[test]
@@ -76,10 +76,12 @@ fn an_identity_is_compared_with_few_selectors() {
         selector.require(Requirement::equals(LabelKey::parse("app"), format!("app-{nth}")));
         cache.acquire(&Selector::Labels(selector));
     }
-    let shop = ("io.kubernetes.pod.namespace".to_owned(), "shop".to_owned());
-    assert!(!cache.wanted.by_value.contains_key(&shop));
-    assert_eq!(cache.wanted.by_value.len(), 1_000);
-    assert!(cache.unanchored.is_empty());
+    assert!(cache.wanted.is_empty() && cache.unanchored.is_empty());
+    let shop = &cache.confined["shop"];
+    assert_eq!(shop.get(NAMESPACE, "shop"), [None, None]);
+    let found: Vec<_> = shop.get("app", "app-7").into_iter().flatten().flatten().collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!(shop.get("app", "app-1000")[0], None);
 }
 
 /// One step in the life of a cache.
@@ -159,7 +161,7 @@ proptest! {
                 }
             }
             for (id, selector) in &acquired {
-                let want: BTreeSet<Identity> = known
+                let want: IdentitySet = known
                     .iter()
                     .filter(|(_, labels)| match selector {
                         Selector::Labels(selector) => selector.matches(labels),
