@@ -1,6 +1,7 @@
 //! Tests of the whole engine: policies as users write them, verdicts as the semantics say.
 
 mod cidr;
+mod cluster;
 mod entities;
 mod histories;
 mod kubernetes;

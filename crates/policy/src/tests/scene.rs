@@ -175,6 +175,10 @@ impl Scene {
         self.apply(&policy_text("CiliumClusterwideNetworkPolicy", "", name, spec));
     }
 
+    pub(super) fn kcnp(&mut self, name: &str, spec: &str) {
+        self.apply(&policy_text("ClusterNetworkPolicy", "", name, spec));
+    }
+
     pub(super) fn knp(&mut self, name: &str, spec: &str) {
         self.apply(&policy_text("NetworkPolicy", "shop", name, spec));
     }
@@ -380,7 +384,11 @@ pub(super) fn parse_traffic(text: &str) -> (Protocol, u16) {
 }
 
 pub(super) fn policy_text(kind: &str, namespace: &str, name: &str, spec: &str) -> String {
-    let group = if kind == "NetworkPolicy" { "networking.k8s.io/v1" } else { "cilium.io/v2" };
+    let group = match kind {
+        "NetworkPolicy" => "networking.k8s.io/v1",
+        "ClusterNetworkPolicy" => "policy.networking.k8s.io/v1alpha2",
+        _ => "cilium.io/v2",
+    };
     let namespace = if namespace.is_empty() { String::new() } else { format!(", namespace: {namespace}") };
     format!("apiVersion: {group}\nkind: {kind}\nmetadata: {{name: {name}{namespace}}}\nspec: {spec}\n")
 }
@@ -397,8 +405,10 @@ pub(super) fn parse_object(
             (PolicyRef::from(&**policy), parse::cilium_clusterwide_network_policy(policy, config))
         }
         Object::NetworkPolicy(policy) => (PolicyRef::from(&**policy), parse::network_policy(policy, config)),
+        Object::ClusterNetworkPolicy(policy) => {
+            (PolicyRef::from(&**policy), parse::cluster_network_policy(policy, config))
+        }
         Object::CiliumCidrGroup(_)
-        | Object::ClusterNetworkPolicy(_)
         | Object::Pod(_)
         | Object::Namespace(_)
         | Object::Node(_)
@@ -415,7 +425,7 @@ pub(super) fn errors(kind: &str, spec: &str) -> Vec<String> {
 }
 
 pub(super) fn errors_with(kind: &str, spec: &str, config: &Config) -> Vec<String> {
-    let namespace = if kind == "CiliumClusterwideNetworkPolicy" { "" } else { "shop" };
+    let namespace = if kind.starts_with('C') && kind != "CiliumNetworkPolicy" { "" } else { "shop" };
     let text = policy_text(kind, namespace, "p", spec);
     let manifest = read_manifests(&text).remove(0);
     match manifest.content {
