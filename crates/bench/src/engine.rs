@@ -59,7 +59,9 @@ impl Node {
         let mut repository = cluster.repository();
         let before = memory::allocated();
         for (identity, labels) in &cluster.identities {
-            drop(repository.set_identity(*identity, labels.clone()));
+            // Labels of its own, as they come from the API server: nothing is shared with those of the cluster.
+            let labels: Labels = labels.iter().cloned().collect();
+            drop(repository.set_identity(*identity, labels));
         }
         let bytes = (memory::allocated() - before) as f64 / cluster.identities.len() as f64;
         let endpoints = cluster.endpoints();

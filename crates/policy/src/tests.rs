@@ -12,6 +12,7 @@ mod properties;
 mod referents;
 mod refused;
 mod requests;
+mod robustness;
 mod scene;
 mod seeds;
 mod semantics;
