@@ -358,7 +358,7 @@ fn is_indexed(label: &Label) -> bool {
 
 /// The one copy of a label, which has one user more now.
 fn intern(known: &mut HashMap<Arc<Label>, usize>, label: &Arc<Label>) -> Arc<Label> {
-    let label = known.get_key_value(&**label).map_or(label, |(own, _)| own).clone();
+    let label = Arc::clone(known.get_key_value(&**label).map_or(label, |(own, _)| own));
     *known.entry(Arc::clone(&label)).or_default() += 1;
     label
 }

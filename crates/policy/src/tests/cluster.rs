@@ -134,7 +134,7 @@ fn a_baseline_may_pass_to_the_default() {
         let outcome = match policy.judge(&query, None).0 {
             Outcome::Allow => "allow",
             Outcome::Deny(_) => "deny",
-            other => panic!("{other:?}"),
+            other @ (Outcome::Refuse | Outcome::Audit | Outcome::Depends) => panic!("{other:?}"),
         };
         assert_eq!(outcome, want, "{enforcement:?}");
     }
@@ -281,9 +281,8 @@ fn names() {
 
 #[test]
 fn what_is_refused() {
-    let rule = |rest: &str| spec("Admin", 1, &format!("egress: [{{action: Accept, {rest}}}]"));
-    let to = "to: [{namespaces: {}}]";
     let many = |one: &str| vec![one; 26].join(", ");
+    let to = "to: [{namespaces: {}}]";
     let cases = [
         (spec("Middle", 1, "ingress: []"), "spec.tier: \"Middle\" is none of Admin, Baseline"),
         (spec("Admin", 1001, "ingress: []"), "spec.priority: priority 1001 is not in 0 to 1000"),
@@ -317,6 +316,19 @@ fn what_is_refused() {
         ),
         (rule(to).replace("Accept", "Allow"), "egress[0].action: \"Allow\" is none of Accept, Deny, Pass"),
         (rule(&format!("{to}, name: {}", "n".repeat(101))), "egress[0].name: must be at most 100"),
+        (
+            spec("Admin", 1, &format!("ingress: [{}]", many("{action: Deny, from: [{namespaces: {}}]}"))),
+            "spec.ingress: too many rules",
+        ),
+        (spec("Admin", 1, "ingress: [{action: Deny, from: [{networks: [10.0.0.0/8]}]}]"), "networks"),
+    ];
+    refuse(&cases);
+}
+
+#[test]
+fn protocols_that_are_refused() {
+    let to = "to: [{namespaces: {}}]";
+    let cases = [
         (rule(&format!("{to}, protocols: []")), "egress[0].protocols: must not be empty"),
         (
             rule(&format!("{to}, protocols: [{{}}]")),
@@ -344,14 +356,18 @@ fn what_is_refused() {
             rule("to: [{nodes: {}}], protocols: [{destinationNamedPort: http}]"),
             "only pods give names to ports",
         ),
-        (
-            spec("Admin", 1, &format!("ingress: [{}]", many("{action: Deny, from: [{namespaces: {}}]}"))),
-            "spec.ingress: too many rules",
-        ),
-        (spec("Admin", 1, "ingress: [{action: Deny, from: [{networks: [10.0.0.0/8]}]}]"), "networks"),
     ];
+    refuse(&cases);
+}
+
+/// One rule for egress.
+fn rule(rest: &str) -> String {
+    spec("Admin", 1, &format!("egress: [{{action: Accept, {rest}}}]"))
+}
+
+fn refuse(cases: &[(String, &str)]) {
     for (spec, want) in cases {
-        let found = errors_with("ClusterNetworkPolicy", &spec, &Config::complete());
+        let found = errors_with("ClusterNetworkPolicy", spec, &Config::complete());
         assert!(found.iter().any(|error| error.contains(want)), "{spec}\n{found:?}");
     }
 }

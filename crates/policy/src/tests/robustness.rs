@@ -210,7 +210,7 @@ fn documents_without_bounds() {
     assert!(texts[0].len() > 10 << 20);
     for text in texts {
         let manifests = sluice_api::read_manifests(&text);
-        assert!(manifests.iter().all(|manifest| manifest.content.is_err()), "{}", &text[..60]);
+        assert!(manifests.iter().all(|manifest| manifest.content.is_err()), "{} bytes", text.len());
     }
 }
 

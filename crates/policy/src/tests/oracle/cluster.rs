@@ -104,7 +104,7 @@ impl<'a> World<'a> {
         let named = match packet.protocol {
             Protocol::Udp => pod.port("dns", Protocol::Udp),
             Protocol::Tcp => pod.port("dns-tcp", Protocol::Tcp),
-            _ => return false,
+            Protocol::Sctp | Protocol::Icmp | Protocol::Icmpv6 | Protocol::Other(_) => return false,
         };
         is_server && (packet.port == 53 || named == Some(packet.port))
     }

@@ -253,7 +253,7 @@ pub(super) fn is_name(pattern: &str, name: &str) -> bool {
     }
     if let Some(rest) = pattern.strip_prefix("**.") {
         // Everything before some dot, at least one label.
-        return name.match_indices('.').any(|(at, _)| at > 0 && is_name(rest, &name[at + 1..]));
+        return name.match_indices('.').any(|(at, _)| at > 0 && is_name(rest, name.split_at(at + 1).1));
     }
     glob(pattern.as_bytes(), name.as_bytes())
 }

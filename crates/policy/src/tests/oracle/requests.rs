@@ -96,7 +96,7 @@ pub(super) fn named(heard: &[&Rules<'_>], request: &Request<'_>) -> bool {
             let covered = |topic: &&str| {
                 all.iter().any(|rule| rule.topic.as_deref().is_none_or(|own| own.is_empty() || own == *topic))
             };
-            !all.is_empty() && topics.iter().all(|topic| covered(topic))
+            !all.is_empty() && topics.iter().all(covered)
         }
         Request::Dns(asked) => {
             let asked = asked.trim_end_matches('.').to_ascii_lowercase();

@@ -39,10 +39,10 @@ fn drop_requirements(policy: &mut Policy) {
 }
 
 /// A clusterwide policy for everybody with this one entry.
-fn clusterwide(entry: IngressRule, deny: bool, default_deny: bool) -> Policy {
+fn clusterwide(nth: usize, entry: IngressRule, deny: bool, default_deny: bool) -> Policy {
     let list = Some(vec![IngressRule { from_requires: None, ..entry }]);
     Policy::Ccnp(CiliumClusterwideNetworkPolicy {
-        metadata: metadata(99, None),
+        metadata: metadata(nth, None),
         spec: Some(PolicyRule {
             endpoint_selector: Some(LabelSelector::default()),
             ingress: if deny { None } else { list.clone() },
@@ -250,7 +250,7 @@ proptest! {
     ) {
         policies.iter_mut().for_each(drop_requirements);
         let config = Config::complete();
-        let deny = clusterwide(entry, true, default_deny);
+        let deny = clusterwide(99, entry, true, default_deny);
         let alone = run(&config, std::slice::from_ref(&deny));
         let before = run(&config, &policies);
         let plain: Vec<Policy> =
@@ -279,16 +279,9 @@ proptest! {
     fn an_allow_rule_never_closes(mut policies in policies(), entry in ingress(false)) {
         policies.iter_mut().for_each(drop_requirements);
         let config = Config::complete();
-        let isolate = clusterwide(IngressRule::default(), true, true);
-        policies.push(match isolate {
-            Policy::Ccnp(mut policy) => {
-                policy.metadata = metadata(98, None);
-                Policy::Ccnp(policy)
-            }
-            other => other,
-        });
+        policies.push(clusterwide(98, IngressRule::default(), true, true));
         let before = run(&config, &policies);
-        policies.push(clusterwide(entry, false, true));
+        policies.push(clusterwide(99, entry, false, true));
         let after = run(&config, &policies);
         for (before, after) in before.into_iter().zip(after) {
             if matches!(before, Outcome::Allow | Outcome::Proxied) {
