@@ -385,7 +385,33 @@ fn egress(allow: bool) -> impl Strategy<Value = EgressRule> {
         icmps: rule.icmps,
         ..EgressRule::default()
     });
-    prop_oneof![4 => common, 1 => special]
+    prop_oneof![8 => common, 2 => special, 1 => behind_a_service()]
+}
+
+/// Peers that are some of those behind a Service.
+fn behind_a_service() -> impl Strategy<Value = EgressRule> {
+    let label = select(vec![("app", "web"), ("app", "db"), ("tier", "t"), ("any:app", "web")]);
+    let port = select(vec!["80", "81", "8080", "0", "web", "http"]);
+    let service = select(vec!["a/api", "b/api", "b/odd"]);
+    (vec(label, 1..3), port, service).prop_map(|(labels, port, service)| {
+        let selector = |(key, value): (&str, &str)| LabelSelector {
+            match_labels: Some(BTreeMap::from([
+                (key.to_owned(), value.to_owned()),
+                ("k8s:io.kubernetes.pod.namespace".to_owned(), service.split_at(1).0.to_owned()),
+            ])),
+            match_expressions: None,
+        };
+        let port = Port { port: Some(number(port, true)), end_port: None, protocol: Some("TCP".to_owned()) };
+        EgressRule {
+            to_endpoints: Some(labels.into_iter().map(selector).collect()),
+            to_ports: Some(vec![PortRule {
+                ports: Some(vec![port]),
+                service: Some(service.to_owned()),
+                ..PortRule::default()
+            }]),
+            ..EgressRule::default()
+        }
+    })
 }
 
 fn policy_rule() -> impl Strategy<Value = PolicyRule> {
