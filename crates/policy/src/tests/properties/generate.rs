@@ -418,9 +418,9 @@ fn policy_rule() -> impl Strategy<Value = PolicyRule> {
     let flag = || option::weighted(0.3, any::<bool>());
     let lists = (
         option::weighted(0.8, vec(ingress(true), 0..3)),
-        option::weighted(0.6, vec(ingress(false), 0..3)),
+        option::weighted(0.8, vec(ingress(false), 0..3)),
         option::weighted(0.8, vec(egress(true), 0..3)),
-        option::weighted(0.6, vec(egress(false), 0..3)),
+        option::weighted(0.8, vec(egress(false), 0..3)),
     );
     (selector(SUBJECT_KEYS), lists, flag(), flag()).prop_map(|(subject, lists, for_ingress, for_egress)| {
         let (mut ingress, ingress_deny, egress, egress_deny) = lists;
@@ -625,7 +625,7 @@ fn policy(nth: usize) -> impl Strategy<Value = Policy> {
 }
 
 pub(super) fn policies() -> impl Strategy<Value = Vec<Policy>> {
-    (1..8usize).prop_flat_map(|count| (0..count).map(|nth| policy(nth).boxed()).collect::<Vec<_>>())
+    (2..9usize).prop_flat_map(|count| (0..count).map(|nth| policy(nth).boxed()).collect::<Vec<_>>())
 }
 
 pub(super) fn config() -> impl Strategy<Value = Config> {
