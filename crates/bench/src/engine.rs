@@ -130,7 +130,7 @@ fn arrivals(node: &mut Node, plain: &mut Plain, cluster: &Cluster) -> Result<Vec
     let (p50, p99) = (quantile(&ours, 0.5), quantile(&ours, 0.99));
     let peer = quantile(&theirs, 0.99);
     let note = format!("p50 {:.0} us, p99 {:.0} us to {:.0} us", p50 * 1e6, p99 * 1e6, peer * 1e6);
-    let spread = |peer: f64| (quantile(&ours, 0.25) / peer, quantile(&ours, 0.999) / peer);
+    let spread = |peer: f64| (p50 / peer, quantile(&ours, 0.999) / peer);
     let row = |id: &str, against: &str, peer: f64, aim| Row {
         id: id.to_owned(),
         what: "one more identity, p99".to_owned(),
