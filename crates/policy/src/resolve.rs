@@ -17,6 +17,7 @@ use sluice_types::{Direction, Identity, Protocol};
 
 pub use conflicts::Conflict;
 pub(crate) use tables::remove_peer;
+pub(crate) use targets::means_port;
 
 use crate::{
     config::{Config, Enforcement},

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use ipnet::IpNet;
 use sluice_types::{Direction, Labels, Protocol, RuleId};
 
 use crate::{
     l7::Mismatch,
     map_state::Query,
     named_ports::unambiguous,
+    referents::{Backend, ServiceName, ServicePort},
     repository::{InstalledRule, PeerSet, Repository},
     requests::RequestDecision,
+    resolve::means_port,
     rule::{Action, PortRange, PortRule, Ports, RuleOrigin, Subject, Traffic},
     selector::{CidrSelector, LabelSelector, Selector, most_specific_prefixes},
     selector_cache::SelectorId,
@@ -198,35 +201,68 @@ impl Look<'_> {
 
     fn port_obstacle(&self, rule: &InstalledRule) -> Option<Obstacle> {
         let Ports::Select(rules) = &rule.rule.ports else { return None };
-        let covering: Vec<&PortRule> = rules.iter().filter(|ports| self.covers(ports)).collect();
-        if covering.is_empty() {
-            return Some(Obstacle::Port(rules.iter().flat_map(|ports| ports.traffic.clone()).collect()));
+        let mut elsewhere = None;
+        for ports in rules {
+            match &ports.service {
+                None if self.covers(ports) => return None,
+                None => {}
+                Some(name) => match self.behind(name) {
+                    own if own.is_empty() => elsewhere = Some(Obstacle::Service(name.to_string())),
+                    own if self.covers_one_of(ports, name, &own) => return None,
+                    _ => {}
+                },
+            }
         }
-        let services = covering.iter().map(|ports| ports.service.as_ref());
-        let services: Option<Vec<_>> = services.collect();
-        let missing = services?.into_iter().find(|name| !self.is_behind(name));
-        missing.map(|name| Obstacle::Service(name.to_string()))
+        let named = || Obstacle::Port(rules.iter().flat_map(|ports| ports.traffic.clone()).collect());
+        Some(elsewhere.unwrap_or_else(named))
     }
 
-    fn is_behind(&self, name: &crate::referents::ServiceName) -> bool {
+    /// The ports of the destination that a Service leads to.
+    fn behind(&self, name: &ServiceName) -> Vec<&ServicePort> {
         match self.query.direction {
-            Direction::Ingress => self.subject.services.iter().any(|own| own.service == *name),
-            Direction::Egress => self.repository.leads_to(name, self.query.peer),
+            Direction::Ingress => {
+                let own = self.subject.services.iter().filter(|own| own.service == *name);
+                own.flat_map(|own| &own.ports).collect()
+            }
+            Direction::Egress => {
+                let backends = self.repository.service(name).map(|service| service.backends.as_slice());
+                let prefixes = most_specific_prefixes(self.peer);
+                let is_peer = |backend: &&Backend| match backend.identity {
+                    Some(identity) => identity == self.query.peer,
+                    None => prefixes.contains(&IpNet::from(backend.address)),
+                };
+                let own = backends.unwrap_or_default().iter().filter(is_peer);
+                own.flat_map(|backend| &backend.ports).collect()
+            }
+        }
+    }
+
+    /// Whether the port that was asked about is one of these, and is meant.
+    fn covers_one_of(&self, ports: &PortRule, name: &ServiceName, own: &[&ServicePort]) -> bool {
+        let Some(service) = self.repository.service(name) else { return false };
+        let asked = (self.query.protocol, self.query.port.unwrap_or_default());
+        let is_named = |name: &str| self.is_named(asked.0, name, asked.1);
+        let mut own = own.iter().filter(|port| (port.protocol, port.port) == asked);
+        own.any(|port| means_port(ports, service, port, &is_named))
+    }
+
+    /// Whether the receiving side gives a port this name.
+    fn is_named(&self, protocol: Protocol, name: &str, port: u16) -> bool {
+        match self.query.direction {
+            Direction::Ingress => {
+                unambiguous(&self.subject.named_ports).get(&(name.to_owned(), protocol)) == Some(&port)
+            }
+            Direction::Egress => self.repository.has_port(self.query.peer, name, protocol, port),
         }
     }
 
     fn covers(&self, ports: &PortRule) -> bool {
         let (protocol, port) = (self.query.protocol, self.query.port.unwrap_or_default());
-        let own = unambiguous(&self.subject.named_ports);
-        let is_named = |its: Protocol, name: &String| match self.query.direction {
-            Direction::Ingress => own.get(&(name.clone(), its)) == Some(&port),
-            Direction::Egress => self.repository.has_port(self.query.peer, name, its, port),
-        };
         ports.traffic.iter().any(|traffic| match traffic {
             Traffic::Protocol(its) => *its == protocol,
             Traffic::Ports(its, range) => *its == protocol && range.bounds().contains(&port),
             Traffic::Icmp(its, kind) => *its == protocol && u16::from(*kind) == port,
-            Traffic::NamedPort(its, name) => *its == protocol && is_named(*its, name),
+            Traffic::NamedPort(its, name) => *its == protocol && self.is_named(*its, name, port),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use sluice_types::{Identity, RuleId};
+use sluice_types::RuleId;
 
 use super::{Changed, InstalledRule, Repository};
 use crate::{
@@ -73,11 +73,9 @@ impl Repository {
         rules.flat_map(|rule| rule.unresolved(&self.referents).into_iter().map(move |name| (rule.id, name)))
     }
 
-    /// Whether a Service leads to pods of this identity.
-    pub(crate) fn leads_to(&self, name: &ServiceName, identity: Identity) -> bool {
-        let service = self.referents.services.get(name);
-        service
-            .is_some_and(|service| service.backends.iter().any(|backend| backend.identity == Some(identity)))
+    /// A Service, if it is known.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.referents.services.get(name)
     }
 
     fn service_changed(&mut self, name: &ServiceName, before: Option<&Service>) -> Changed {

@@ -229,7 +229,7 @@ impl Resolver<'_> {
 
 /// Whether an element means this port of a backend: by its own number or name, by those of the Service's port that
 /// leads to it, or by a name that the pod itself gives it.
-fn means_port(
+pub(crate) fn means_port(
     ports: &PortRule,
     service: &Service,
     backend: &ServicePort,

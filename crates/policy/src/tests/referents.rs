@@ -9,7 +9,7 @@ use super::{
     seeds,
 };
 use crate::{
-    Config, Service,
+    Config, Query, Service,
     selector::{LabelKey, LabelSelector, Requirement},
 };
 
@@ -186,6 +186,35 @@ fn a_service_with_addresses_outside() {
         "shop/frontend -> 203.0.113.8 TCP/8080: allow
          shop/frontend -> 203.0.113.7 TCP/8080: default",
     );
+}
+
+/// A denial says whether it is the Service or the port that is not met.
+#[test]
+fn what_stood_in_the_way() {
+    let mut scene = scene();
+    scene.cnp("p", INGRESS);
+    scene.cnp("q", EGRESS);
+    let why = |scene: &Scene, subject: &str, direction, peer: &str, port| {
+        let policy = scene.repository.resolve(scene.subject(subject));
+        let query = Query { direction, peer: scene.identity(peer), protocol: TCP, port: Some(port) };
+        let found = scene.repository.explain(scene.subject(subject), &policy, &query, None);
+        let nearest =
+            found.nearest.first().map(|miss| miss.obstacles.iter().map(ToString::to_string).collect());
+        nearest.map_or_else(|| "allowed".to_owned(), |list: Vec<String>| list.join("; "))
+    };
+    let cases = |scene: &Scene, port| {
+        [
+            why(scene, "shop/backend", Direction::Ingress, "shop/frontend", port),
+            why(scene, "shop/frontend", Direction::Egress, "shop/backend", port),
+        ]
+    };
+    let service = "the destination is not behind the Service shop/api";
+    assert_eq!(cases(&scene, 80), [service, service]);
+    scene.service("shop/api", Service::default(), &[("", TCP, 80, 8080)], &["shop/db"]);
+    assert_eq!(cases(&scene, 8080), [service, service]);
+    scene.service("shop/api", Service::default(), &[("", TCP, 80, 8080)], &["shop/backend"]);
+    assert_eq!(cases(&scene, 8080), ["allowed", "allowed"]);
+    assert_eq!(cases(&scene, 80), ["it is for 80/TCP", "it is for 80/TCP"]);
 }
 
 #[test]
