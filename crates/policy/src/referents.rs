@@ -151,13 +151,8 @@ fn backends(name: &ServiceName, service: &Service, cluster: &str) -> Vec<Selecto
             vec![Selector::Labels(selector)]
         }
         None => {
-            let address = |backend: &Backend| address_selector(backend.address);
+            let address = |backend: &Backend| Selector::prefix(backend.address.into());
             service.backends.iter().map(address).collect()
         }
     }
-}
-
-/// Selects one address outside of the cluster.
-pub(crate) fn address_selector(address: IpAddr) -> Selector {
-    Selector::Cidr(CidrSelector { prefix: IpNet::from(address), except: BTreeSet::new() })
 }

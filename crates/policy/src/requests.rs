@@ -9,7 +9,7 @@ mod check;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sluice_types::{Direction, Identity, RuleId};
+use sluice_types::{Identity, RuleId};
 
 use crate::{
     l7::{Effects, L7Rules, Mismatch, Parser, Request, Secrets},
@@ -124,12 +124,6 @@ impl RequestTable {
             effects: finding.effects,
             mismatches: if allowed { Vec::new() } else { finding.mismatches },
         }
-    }
-
-    /// Whether some rule of this direction looks at requests.
-    #[must_use]
-    pub fn covers(&self, direction: Direction) -> bool {
-        self.slots.keys().any(|key| key.direction == direction)
     }
 
     pub(crate) fn put(&mut self, key: Key, slot: Slot) {

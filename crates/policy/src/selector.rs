@@ -66,6 +66,12 @@ impl Requirement {
         Self::In(key, BTreeSet::from([value.into()]))
     }
 
+    /// It is what the `reserved:` label of this name says.
+    #[must_use]
+    pub fn reserved(name: &str) -> Self {
+        Self::Exists(LabelKey::new(Source::Reserved, name))
+    }
+
     /// The key it looks at.
     #[must_use]
     pub const fn key(&self) -> &LabelKey {
@@ -196,6 +202,14 @@ pub enum Selector {
     Labels(LabelSelector),
     /// By the prefix the identity stands for.
     Cidr(CidrSelector),
+}
+
+impl Selector {
+    /// All of a prefix.
+    #[must_use]
+    pub const fn prefix(prefix: IpNet) -> Self {
+        Self::Cidr(CidrSelector { prefix, except: BTreeSet::new() })
+    }
 }
 
 impl fmt::Display for Selector {

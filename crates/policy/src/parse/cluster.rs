@@ -4,7 +4,7 @@
 //! Such rules never isolate: what none of them decides is left to the policies of namespaces, and what those do not
 //! decide to the baseline.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use sluice_api::{
     LabelSelector as Written,
@@ -27,7 +27,7 @@ use crate::{
     l7::{DnsRule, FqdnSelector, L7Rules},
     labels::NAMESPACE_LABEL_PREFIX,
     rule::{Action, Peers, PortRange, PortRule, Ports, Priority, Rule, RuleSubject, Tier, Traffic},
-    selector::{CidrSelector, LabelKey, LabelSelector, Requirement, Selector},
+    selector::{LabelKey, LabelSelector, Requirement, Selector},
 };
 
 const OPTION: &str = "enable-k8s-cluster-network-policy";
@@ -259,8 +259,7 @@ impl Frame<'_> {
             check_length(networks, 1, "networks", &path, report);
             for (path, text) in path.items(Some(networks)) {
                 let prefix = report.accept(&path, cidr::prefix(text));
-                let selector = |prefix| Selector::Cidr(CidrSelector { prefix, except: BTreeSet::new() });
-                found.selectors.extend(prefix.map(selector));
+                found.selectors.extend(prefix.map(Selector::prefix));
             }
         }
         if let Some(names) = &peer.domain_names {
@@ -276,7 +275,7 @@ impl Frame<'_> {
         let nodes = selectors::read(written, Keys::Node, path, report);
         let of = |name: &str| {
             let mut nodes = nodes.clone();
-            nodes.require(Requirement::Exists(LabelKey::new(Source::Reserved, name)));
+            nodes.require(Requirement::reserved(name));
             Selector::Labels(nodes)
         };
         ["remote-node", "host"].map(of).into()

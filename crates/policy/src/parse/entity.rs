@@ -42,6 +42,5 @@ pub(super) fn parse(name: &str, cluster_name: &str) -> Result<Entity, Reason> {
 }
 
 fn reserved(name: &str) -> Selector {
-    let key = LabelKey::new(Source::Reserved, name);
-    Selector::Labels(LabelSelector::from_iter([Requirement::Exists(key)]))
+    Selector::Labels(LabelSelector::from_iter([Requirement::reserved(name)]))
 }

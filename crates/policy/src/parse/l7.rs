@@ -182,8 +182,9 @@ fn requests(written: &Written, path: &Path, report: &mut Report) -> Option<L7Rul
 fn http_rule(written: &WrittenHttp, part: String, path: &Path, report: &mut Report) -> Option<HttpRule> {
     let mut pattern = |field: &str, text: &Option<String>| {
         // An empty text is what clients send for "none".
-        let text = text.as_ref().filter(|text| !text.is_empty())?;
-        Some(report.accept(&path.field(field), Pattern::new(text).map_err(Reason::Pattern)))
+        let text = text.as_ref().filter(|text| !text.is_empty());
+        let read = text.map(|text| Pattern::new(text)).transpose();
+        report.accept(&path.field(field), read.map_err(Reason::Pattern))
     };
     let method = pattern("method", &written.method);
     let path_pattern = pattern("path", &written.path);
@@ -209,13 +210,7 @@ fn http_rule(written: &WrittenHttp, part: String, path: &Path, report: &mut Repo
         report.accept(&at.field("value"), check_header_value(header.value.as_deref()));
         headers.extend(named.zip(action).map(|((), action)| HeaderRule::from_match(header, action)));
     }
-    // `Some(None)` was refused.
-    let (method, path_pattern, host) = (
-        method.map_or(Some(None), |p| p.map(Some))?,
-        path_pattern.map_or(Some(None), |p| p.map(Some))?,
-        host.map_or(Some(None), |p| p.map(Some))?,
-    );
-    Some(HttpRule { part, method, path: path_pattern, host, grpc: false, headers })
+    Some(HttpRule { part, method: method?, path: path_pattern?, host: host?, grpc: false, headers })
 }
 
 /// A header's name as HTTP has it (RFC 9110, section 5.6.2). `Name:value` without a space is taken for a name by
@@ -279,21 +274,19 @@ fn kafka_rule(written: &WrittenKafka, part: String, path: &Path, report: &mut Re
         }
         (None, None) => Ok(None),
     };
-    let kinds = match kinds {
-        Ok(kinds) => Some(kinds),
-        Err((at, reason)) => report.accept(&at, Err(reason)),
-    };
+    let kinds = kinds.map_err(|(at, reason)| report.refuse(&at, reason)).ok();
     let version = written.api_version.as_ref().map(ToString::to_string).filter(|text| !text.is_empty());
     let version = version.map(|text| {
         let number = text.parse::<i16>().ok().filter(|number| *number >= 0 && number.to_string() == text);
-        report.accept(&path.field("apiVersion"), number.ok_or(Reason::NoKafkaVersion(text)))
+        number.ok_or(Reason::NoKafkaVersion(text))
     });
+    let api_version = report.accept(&path.field("apiVersion"), version.transpose());
     let topic = some(&written.topic);
     if let Some(topic) = topic.as_ref().filter(|topic| !is_topic(topic)) {
         report.refuse(&path.field("topic"), Reason::NoTopic(topic.chars().take(WORD_MAX).collect()));
     }
-    let api_version = version.map_or(Some(None), |version| version.map(Some))?;
-    Some(KafkaRule { part, kinds: kinds?, api_version, client_id: some(&written.client_id), topic })
+    let client_id = some(&written.client_id);
+    Some(KafkaRule { part, kinds: kinds?, api_version: api_version?, client_id, topic })
 }
 
 fn is_topic(text: &str) -> bool {

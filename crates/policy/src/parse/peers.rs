@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use sluice_api::cilium::{CidrRule, ServiceSelector};
-use sluice_types::Source;
 
 use super::{
     Path, Reason, Report, cidr,
@@ -15,7 +14,7 @@ use super::{
 use crate::{
     config::Config,
     rule::{Action, Peers, Ports, PrefixPeer, PrefixSource, ServicePeer, WhichServices},
-    selector::{CidrSelector, LabelKey, LabelSelector, Requirement, Selector},
+    selector::{LabelSelector, Requirement, Selector},
 };
 
 /// Where the peers of a rule are looked for, and by which options.
@@ -110,12 +109,11 @@ fn others(entry: &Entry<'_>, config: &Config, path: &Path, report: &mut Report) 
     let mut selectors = Vec::new();
     for (path, text) in path.field(entry.cidr.name).items(entry.cidr.list) {
         let prefix = report.accept(&path, cidr::prefix_or_address(text));
-        let selector = |prefix| Selector::Cidr(CidrSelector { prefix, except: BTreeSet::new() });
-        selectors.extend(prefix.map(selector));
+        selectors.extend(prefix.map(Selector::prefix));
     }
     for (path, written) in path.field(entry.nodes.name).items(entry.nodes.list) {
         let mut nodes = selectors::read(written, Keys::Node, &path, report);
-        nodes.require(Requirement::Exists(LabelKey::new(Source::Reserved, "remote-node")));
+        nodes.require(Requirement::reserved("remote-node"));
         selectors.push(Selector::Labels(nodes));
     }
     for (path, written) in path.field(entry.names.name).items(entry.names.list) {

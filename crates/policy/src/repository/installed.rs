@@ -9,7 +9,7 @@ use std::{
 use sluice_types::{Direction, Identity, RuleId};
 
 use crate::{
-    referents::{CidrGroup, Referents, Service, ServiceName, address_selector, means},
+    referents::{CidrGroup, Referents, Service, ServiceName, means},
     rule::{Peers, PolicyRef, PrefixSource, Rule, RuleOrigin, RuleSubject, Traffic},
     selector::Selector,
     selector_cache::{IdentitySet, SelectorCache, SelectorId},
@@ -73,7 +73,7 @@ impl InstalledRule {
             rule.requires.iter().map(|selector| cache.acquire(&Selector::Labels(selector.clone()))).collect();
         let addresses = service_addresses(&rule, referents)
             .into_iter()
-            .map(|address| (address, cache.acquire(&address_selector(address))))
+            .map(|address| (address, cache.acquire(&Selector::prefix(address.into()))))
             .collect();
         let origin = RuleOrigin {
             policy: policy.clone(),
