@@ -1,8 +1,10 @@
 //! The embedded object, and how it becomes maps and programs in the kernel.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Map, MapData};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -131,20 +133,27 @@ pub(crate) fn program(object: &mut Ebpf, name: &'static str) -> Result<LoadedPro
     Ok(LoadedProgram { name, fd, verified_instructions: info.verified_instruction_count().unwrap_or(0) })
 }
 
-/// How often a program is verified anew after a signal came in between.
-const INTERRUPTIONS_MAX: usize = 32;
+/// How long a program is verified anew when signals come in between. They have been seen pending for more than a
+/// fifth of a second on end.
+const INTERRUPTED_MAX: Duration = Duration::from_secs(10);
+
+/// The longest rest between two attempts: whatever makes the signals gets time to end.
+const INTERRUPTED_REST_MAX: Duration = Duration::from_millis(100);
 
 /// Loads a program. The verifier gives up with `EAGAIN` as soon as a signal is pending, which says nothing about the
 /// program.
 fn load_uninterrupted(program: &mut SchedClassifier) -> Result<(), ProgramError> {
-    for _ in 0..INTERRUPTIONS_MAX {
+    let started = Instant::now();
+    let mut rest = Duration::from_micros(100);
+    loop {
         match program.load() {
             Err(ProgramError::LoadError { io_error, .. })
-                if io_error.kind() == std::io::ErrorKind::WouldBlock => {}
+                if io_error.kind() == ErrorKind::WouldBlock && started.elapsed() < INTERRUPTED_MAX => {}
             result => return result,
         }
+        std::thread::sleep(rest);
+        rest = (rest * 2).min(INTERRUPTED_REST_MAX);
     }
-    program.load()
 }
 
 pub(crate) fn map(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoaderError> {
