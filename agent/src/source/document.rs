@@ -1,10 +1,7 @@
 //! The text of one file becomes objects, each good as a whole or refused with a reason.
 
-use std::collections::BTreeMap;
-
 use sluice_api as api;
-use sluice_policy::{NamedPort, ParseError, PolicyKind, PolicyRef, Rule, parse};
-use sluice_types::Protocol;
+use sluice_policy::{ParseError, PolicyKind, PolicyRef, Rule, parse};
 
 use super::{NamespaceObject, Object, ObjectKey, PodObject, PolicyObject};
 
@@ -157,35 +154,8 @@ fn pod_object(pod: api::Pod) -> PodObject {
         uid: named(pod.metadata.uid.clone()),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         service_account: named(pod.spec.service_account_name.clone()).unwrap_or_else(|| DEFAULT.to_owned()),
-        ports: named_ports(&pod.spec),
+        ports: parse::named_ports(&pod.spec),
     }
-}
-
-/// The names of a pod's ports. One that makes no sense, or comes again with another number, names nothing: a policy
-/// that uses it then matches nothing.
-fn named_ports(spec: &api::workload::PodSpec) -> Vec<NamedPort> {
-    let containers = [&spec.containers, &spec.init_containers];
-    let ports =
-        containers.into_iter().flatten().flatten().filter_map(|container| container.ports.as_ref()).flatten();
-    let mut names: BTreeMap<(String, Protocol), Option<u16>> = BTreeMap::new();
-    for port in ports {
-        let Some(name) = port.name.as_ref().filter(|name| !name.is_empty()) else { continue };
-        let protocol = match port.protocol.as_deref() {
-            None | Some("TCP" | "") => Protocol::Tcp,
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            Some(_) => continue,
-        };
-        let number = u16::try_from(port.container_port).ok().filter(|number| *number != 0);
-        names
-            .entry((name.to_ascii_lowercase(), protocol))
-            .and_modify(|known| *known = known.filter(|known| Some(*known) == number))
-            .or_insert(number);
-    }
-    names
-        .into_iter()
-        .filter_map(|((name, protocol), port)| Some(NamedPort { name, protocol, port: port? }))
-        .collect()
 }
 
 #[cfg(test)]
@@ -208,10 +178,6 @@ spec:
     ports:
     - {name: HTTP, containerPort: 80}
     - {name: dns, containerPort: 53, protocol: UDP}
-    - {name: twice, containerPort: 1}
-    - {name: twice, containerPort: 2}
-    - {name: big, containerPort: 70000}
-    - {containerPort: 9}
 ";
         let documents = documents(text);
         let Ok(Good { object: Object::Pod(pod), .. }) = &documents[0].content else {
@@ -220,7 +186,7 @@ spec:
         assert_eq!((pod.namespace.as_str(), pod.uid.as_deref()), ("default", Some("u1")));
         assert_eq!(pod.service_account, "default");
         let ports: Vec<_> = pod.ports.iter().map(|port| (port.name.as_str(), port.port)).collect();
-        assert_eq!(ports, [("dns", 53), ("http", 80)], "contradictions and nonsense name nothing");
+        assert_eq!(ports, [("dns", 53), ("http", 80)]);
     }
 
     #[test]

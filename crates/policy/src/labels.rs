@@ -68,6 +68,12 @@ pub fn pod_labels(
     labels
 }
 
+/// The labels of an object that is no pod, as selectors look at them.
+pub(crate) fn object_labels(own: Option<&BTreeMap<String, String>>) -> Labels {
+    let plain = own.into_iter().flatten().filter(|(key, _)| is_plain(key));
+    plain.map(|(key, value)| Label::k8s(key, value)).collect()
+}
+
 /// The labels of the identity that stands for `prefix`: `cidr:<p>` for itself and every prefix in `known` that
 /// covers it, and the world labels of its family.
 #[must_use]

@@ -19,6 +19,7 @@ mod resolve;
 pub mod rule;
 pub mod selector;
 mod selector_cache;
+pub mod services;
 
 pub use config::{Config, Enforcement, Proxies};
 pub use explain::{Asked, Explanation, NearMiss, Obstacle, Outcome};
@@ -30,6 +31,7 @@ pub use requests::{RequestDecision, RequestTable};
 pub use resolve::Conflict;
 pub use rule::{NamedPort, PolicyKind, PolicyRef, Rule, RuleOrigin, Subject};
 pub use selector_cache::IdentitySet;
+pub use services::{BackendPod, DeclaredService, ServiceTable, Slice};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! looks at identities or other policies; the agent and the command call it.
 
 mod cidr;
+mod cidr_group;
 mod cilium;
 mod cluster;
 mod entity;
@@ -13,16 +14,21 @@ mod icmp;
 mod kubernetes;
 mod l7;
 mod peers;
+mod pod;
 mod ports;
 mod reason;
 mod selectors;
+mod service;
 
 use std::fmt;
 
 use sluice_api as api;
 
+pub use cidr_group::cidr_group;
+pub use pod::named_ports;
 pub use reason::Reason;
 pub(crate) use selectors::namespace_requirement;
+pub use service::{endpoint_slice, service};
 
 use crate::{
     config::Config,
@@ -128,10 +134,10 @@ fn check_name(metadata: &api::Metadata, report: &mut Report) {
     }
 }
 
-fn collect(parse: impl FnOnce(&mut Report) -> Vec<Rule>) -> Result<Vec<Rule>, Vec<ParseError>> {
+fn collect<T>(parse: impl FnOnce(&mut Report) -> T) -> Result<T, Vec<ParseError>> {
     let mut report = Report::default();
-    let rules = parse(&mut report);
-    if report.errors.is_empty() { Ok(rules) } else { Err(report.errors) }
+    let parsed = parse(&mut report);
+    if report.errors.is_empty() { Ok(parsed) } else { Err(report.errors) }
 }
 
 /// Gathers what is wrong.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Names a Service.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ServiceName {
     /// Where it is.
     pub namespace: String,
