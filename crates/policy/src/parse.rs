@@ -99,6 +99,36 @@ pub fn cluster_network_policy(
     })
 }
 
+/// The name and the rules of an object, if it is a policy.
+#[must_use]
+pub fn object(
+    object: &api::Object,
+    config: &Config,
+) -> Option<(PolicyRef, Result<Vec<Rule>, Vec<ParseError>>)> {
+    match object {
+        api::Object::CiliumNetworkPolicy(policy) => {
+            Some((PolicyRef::from(&**policy), cilium_network_policy(policy, config)))
+        }
+        api::Object::CiliumClusterwideNetworkPolicy(policy) => {
+            Some((PolicyRef::from(&**policy), cilium_clusterwide_network_policy(policy, config)))
+        }
+        api::Object::NetworkPolicy(policy) => {
+            Some((PolicyRef::from(&**policy), network_policy(policy, config)))
+        }
+        api::Object::ClusterNetworkPolicy(policy) => {
+            Some((PolicyRef::from(&**policy), cluster_network_policy(policy, config)))
+        }
+        api::Object::CiliumCidrGroup(_)
+        | api::Object::Pod(_)
+        | api::Object::Namespace(_)
+        | api::Object::Node(_)
+        | api::Object::Service(_)
+        | api::Object::EndpointSlice(_)
+        | api::Object::Secret(_)
+        | api::Object::Ignored => None,
+    }
+}
+
 /// The namespace an object lives in: `default` when it names none, as for every client of the API server.
 fn namespace_of(metadata: &api::Metadata) -> &str {
     metadata.namespace.as_deref().filter(|name| !name.is_empty()).unwrap_or("default")

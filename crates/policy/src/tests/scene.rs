@@ -397,26 +397,7 @@ pub(super) fn parse_object(
     object: Object,
     config: &Config,
 ) -> (PolicyRef, Result<Vec<Rule>, Vec<ParseError>>) {
-    match &object {
-        Object::CiliumNetworkPolicy(policy) => {
-            (PolicyRef::from(&**policy), parse::cilium_network_policy(policy, config))
-        }
-        Object::CiliumClusterwideNetworkPolicy(policy) => {
-            (PolicyRef::from(&**policy), parse::cilium_clusterwide_network_policy(policy, config))
-        }
-        Object::NetworkPolicy(policy) => (PolicyRef::from(&**policy), parse::network_policy(policy, config)),
-        Object::ClusterNetworkPolicy(policy) => {
-            (PolicyRef::from(&**policy), parse::cluster_network_policy(policy, config))
-        }
-        Object::CiliumCidrGroup(_)
-        | Object::Pod(_)
-        | Object::Namespace(_)
-        | Object::Node(_)
-        | Object::Service(_)
-        | Object::EndpointSlice(_)
-        | Object::Secret(_)
-        | Object::Ignored => panic!("{object:?}"),
-    }
+    parse::object(&object, config).unwrap()
 }
 
 /// What is wrong with a policy, one line per error; empty if nothing is.

@@ -1,0 +1,24 @@
+//! A cluster on paper: objects and participants go in, and what would happen to a flow between two of them comes out.
+//!
+//! The tools that judge without a datapath (`sluice policy trace`, `test`, `diff`, `matrix`) ask here. Identities are
+//! given out as the agent gives them out; every verdict is the engine's. Pure: no I/O, no clock, no threads.
+
+mod addresses;
+mod cluster;
+mod coverage;
+mod end;
+mod flow;
+mod participant;
+mod secrets;
+mod services;
+mod trace;
+
+pub use cluster::Cluster;
+pub use coverage::RulePart;
+pub use end::UnknownEnd;
+pub use flow::{Flow, FlowPort, FlowRequest, HttpCall, KafkaCall};
+pub use participant::{Participant, Who};
+pub use trace::{Side, Trace, TraceError, Word};
+
+#[cfg(test)]
+mod tests;
