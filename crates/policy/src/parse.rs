@@ -99,12 +99,12 @@ pub fn cluster_network_policy(
     })
 }
 
+/// A policy's name, and its rules or what is wrong with it.
+pub type Parsed = (PolicyRef, Result<Vec<Rule>, Vec<ParseError>>);
+
 /// The name and the rules of an object, if it is a policy.
 #[must_use]
-pub fn object(
-    object: &api::Object,
-    config: &Config,
-) -> Option<(PolicyRef, Result<Vec<Rule>, Vec<ParseError>>)> {
+pub fn object(object: &api::Object, config: &Config) -> Option<Parsed> {
     match object {
         api::Object::CiliumNetworkPolicy(policy) => {
             Some((PolicyRef::from(&**policy), cilium_network_policy(policy, config)))
