@@ -14,10 +14,8 @@ fn declared(name: &str, spec: &str) -> DeclaredService {
     let text = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, labels: {{team: a}}}}\nspec: {spec}"
     );
-    match object(&text) {
-        api::Object::Service(service) => parse::service(&service).unwrap(),
-        other => panic!("{other:?}"),
-    }
+    let api::Object::Service(service) = object(&text) else { panic!("{text}") };
+    parse::service(&service).unwrap()
 }
 
 fn slice_text(service: &str, rest: &str) -> String {
@@ -28,10 +26,9 @@ fn slice_text(service: &str, rest: &str) -> String {
 
 /// A slice of the Service `shop/NAME`.
 fn slice(service: &str, rest: &str) -> Slice {
-    match object(&slice_text(&format!("kubernetes.io/service-name: {service}"), rest)) {
-        api::Object::EndpointSlice(slice) => parse::endpoint_slice(&slice).unwrap(),
-        other => panic!("{other:?}"),
-    }
+    let text = slice_text(&format!("kubernetes.io/service-name: {service}"), rest);
+    let api::Object::EndpointSlice(slice) = object(&text) else { panic!("{text}") };
+    parse::endpoint_slice(&slice).unwrap()
 }
 
 fn pod(app: &str, address: &str, identity: u32) -> BackendPod {
@@ -219,11 +216,15 @@ fn what_is_refused() {
         ),
     ];
     for (text, want) in cases {
-        let errors = match object(&text) {
-            api::Object::Service(service) => parse::service(&service).map(drop),
-            api::Object::EndpointSlice(slice) => parse::endpoint_slice(&slice).map(drop),
-            api::Object::CiliumCidrGroup(group) => parse::cidr_group(&group).map(drop),
-            other => panic!("{other:?}"),
+        let object = object(&text);
+        let errors = if let api::Object::Service(service) = &object {
+            parse::service(service).map(drop)
+        } else if let api::Object::EndpointSlice(slice) = &object {
+            parse::endpoint_slice(slice).map(drop)
+        } else if let api::Object::CiliumCidrGroup(group) = &object {
+            parse::cidr_group(group).map(drop)
+        } else {
+            panic!("{text}")
         };
         let errors = errors.unwrap_err();
         assert!(errors.len() == 1 && errors[0].to_string().starts_with(want), "{text}\n{errors:?}");
