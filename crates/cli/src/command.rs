@@ -27,7 +27,7 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Status(arguments) => status::run(&client()?, arguments, output),
         Command::Endpoint(command) => endpoint::run(&client()?, command, output),
         Command::Identity(command) => identity::run(&client()?, command, output),
-        Command::Policy(command) => policy::run(&client()?, command, output),
+        Command::Policy(command) => policy::run(client, command, output),
         Command::Bpf(command) => bpf::run(&client()?, command, output),
         Command::Monitor(arguments) => monitor::run(&client()?, arguments, output),
         Command::Up(arguments) => crate::node::up::run(arguments, output),

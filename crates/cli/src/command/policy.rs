@@ -13,20 +13,27 @@ use crate::output::Output;
 use crate::policy_name::PolicyName;
 use crate::table::Table;
 
-pub(super) fn run(client: &Client, command: &PolicyCommand, output: &mut Output) -> Result<(), Failure> {
+/// Runs the command. Those that judge manifests on their own never ask for the agent.
+pub(super) fn run(
+    client: impl FnOnce() -> Result<Client, Failure>,
+    command: &PolicyCommand,
+    output: &mut Output,
+) -> Result<(), Failure> {
     match command {
-        PolicyCommand::Get { policy: None, out } => {
-            let mut policies: Vec<PolicyInfo> = client.fetch(path::POLICIES)?;
-            policies.sort_by(|a, b| (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name)));
-            output.print(out.format, &policies, |output| list(&policies, output))
-        }
-        PolicyCommand::Get { policy: Some(name), out } => show(client, name, out.format, output),
-        PolicyCommand::Apply { files } => apply(client, files, output),
-        PolicyCommand::Delete { policies, files } => delete(client, policies, files, output),
+        PolicyCommand::Get { policy: None, out } => list(&client()?, out.format, output),
+        PolicyCommand::Get { policy: Some(name), out } => show(&client()?, name, out.format, output),
+        PolicyCommand::Apply { files } => apply(&client()?, files, output),
+        PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
     }
 }
 
-fn list(policies: &[PolicyInfo], output: &Output) -> Table {
+fn list(client: &Client, format: Format, output: &mut Output) -> Result<(), Failure> {
+    let mut policies: Vec<PolicyInfo> = client.fetch(path::POLICIES)?;
+    policies.sort_by(|a, b| (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name)));
+    output.print(format, &policies, |output| policy_table(&policies, output))
+}
+
+fn policy_table(policies: &[PolicyInfo], output: &Output) -> Table {
     let mut table = Table::new(&["POLICY", "RULES", "ENDPOINTS", "ORIGIN", "STATUS"]);
     for policy in policies {
         let status = match &policy.error {
