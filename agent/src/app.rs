@@ -149,6 +149,7 @@ fn start_node_watch(
         devices: config.devices.clone(),
         routers: config.routers(),
         masqueraded: if config.masquerade { config.pools() } else { Vec::new() },
+        redirects: !config.policy().proxies.is_empty(),
     };
     let mut watch = NodeWatch::new(settings, datapath, names)?;
     // The first look before anything else: policies need the node's addresses.

@@ -35,6 +35,8 @@ pub(crate) struct NodeSettings {
     pub routers: Vec<IpAddr>,
     /// Pools of which what leaves is masqueraded.
     pub masqueraded: Vec<IpNet>,
+    /// Whether there is a proxy to hand flows to.
+    pub redirects: bool,
 }
 
 /// The watching thread's knowledge.
@@ -78,7 +80,9 @@ impl NodeWatch {
         if let Err(error) = routers::set_up_routers(&mut self.netlink, &self.settings.routers) {
             problems.push(problem("router addresses", "pods cannot name the node by them", &error));
         }
-        problems.extend(redirect::set_up(&mut self.netlink));
+        if self.settings.redirects {
+            problems.extend(redirect::set_up(&mut self.netlink));
+        }
         self.masquerade(&mut problems);
         let (devices, more) =
             devices::attach_all(&mut self.netlink, &self.settings.pins, &self.settings.devices);

@@ -30,6 +30,13 @@ pub struct Proxies {
 }
 
 impl Proxies {
+    /// Whether there is none: then nothing is ever redirected.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        let Self { http, kafka, dns, tls } = self;
+        http.is_none() && kafka.is_none() && dns.is_none() && tls.is_none()
+    }
+
     /// Where the proxy that reads this protocol listens.
     #[must_use]
     pub const fn port(&self, parser: Parser) -> Option<ProxyPort> {
