@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::maps::{Map, MapData};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -133,8 +133,8 @@ pub(crate) fn program(object: &mut Ebpf, name: &'static str) -> Result<LoadedPro
     Ok(LoadedProgram { name, fd, verified_instructions: info.verified_instruction_count().unwrap_or(0) })
 }
 
-/// How long a program is verified anew when signals come in between. They have been seen pending for more than a
-/// fifth of a second on end.
+/// How long a program waits in all for signals that come in between. They have been seen pending for more than a fifth
+/// of a second on end.
 const INTERRUPTED_MAX: Duration = Duration::from_secs(10);
 
 /// The longest rest between two attempts: whatever makes the signals gets time to end.
@@ -143,15 +143,16 @@ const INTERRUPTED_REST_MAX: Duration = Duration::from_millis(100);
 /// Loads a program. The verifier gives up with `EAGAIN` as soon as a signal is pending, which says nothing about the
 /// program.
 fn load_uninterrupted(program: &mut SchedClassifier) -> Result<(), ProgramError> {
-    let started = Instant::now();
     let mut rest = Duration::from_micros(100);
+    let mut rested = Duration::ZERO;
     loop {
         match program.load() {
             Err(ProgramError::LoadError { io_error, .. })
-                if io_error.kind() == ErrorKind::WouldBlock && started.elapsed() < INTERRUPTED_MAX => {}
+                if io_error.kind() == ErrorKind::WouldBlock && rested < INTERRUPTED_MAX => {}
             result => return result,
         }
         std::thread::sleep(rest);
+        rested += rest;
         rest = (rest * 2).min(INTERRUPTED_REST_MAX);
     }
 }
