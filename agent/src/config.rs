@@ -187,6 +187,8 @@ impl Config {
             audit: self.audit,
             allow_localhost: self.allow_localhost != AllowLocalhost::Policy,
             cluster_name: self.cluster_name.clone(),
+            referents: true,
+            admin_tiers: true,
             ..sluice_policy::Config::default()
         }
     }

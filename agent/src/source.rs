@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use sluice_client::model::{PolicyApplied, Problem};
-use sluice_policy::{NamedPort, PolicyRef, Rule};
+use sluice_policy::services::ObjectName;
+use sluice_policy::{CidrGroup, DeclaredService, NamedPort, PolicyRef, Rule, ServiceName, Slice};
 
 use crate::event::{Refusal, Ticket};
 
@@ -23,6 +24,12 @@ pub(crate) enum ObjectKey {
     Namespace(String),
     /// A policy.
     Policy(PolicyRef),
+    /// A Service.
+    Service(ServiceName),
+    /// Namespace and name.
+    EndpointSlice(ObjectName),
+    /// Name.
+    CidrGroup(String),
 }
 
 impl fmt::Display for ObjectKey {
@@ -31,6 +38,9 @@ impl fmt::Display for ObjectKey {
             Self::Pod(namespace, name) => write!(f, "pod/{namespace}/{name}"),
             Self::Namespace(name) => write!(f, "namespace/{name}"),
             Self::Policy(reference) => reference.fmt(f),
+            Self::Service(name) => write!(f, "service/{name}"),
+            Self::EndpointSlice((namespace, name)) => write!(f, "endpointslice/{namespace}/{name}"),
+            Self::CidrGroup(name) => write!(f, "cidrgroup/{name}"),
         }
     }
 }
@@ -44,6 +54,12 @@ pub(crate) enum Object {
     Namespace(NamespaceObject),
     /// A policy.
     Policy(PolicyObject),
+    /// A Service.
+    Service(DeclaredService),
+    /// Some of the addresses behind a Service, with namespace and name.
+    EndpointSlice(ObjectName, Slice),
+    /// Prefixes, with the group's name.
+    CidrGroup(String, CidrGroup),
 }
 
 impl Object {
@@ -54,6 +70,9 @@ impl Object {
             Self::Pod(pod) => ObjectKey::Pod(pod.namespace.clone(), pod.name.clone()),
             Self::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
             Self::Policy(policy) => ObjectKey::Policy(policy.reference.clone()),
+            Self::Service(service) => ObjectKey::Service(service.name.clone()),
+            Self::EndpointSlice(name, _) => ObjectKey::EndpointSlice(name.clone()),
+            Self::CidrGroup(name, _) => ObjectKey::CidrGroup(name.clone()),
         }
     }
 }
@@ -129,7 +148,7 @@ pub(crate) struct SourceChanges {
 
 /// The good objects of a text, for tests.
 #[cfg(test)]
-pub(crate) fn read_documents(text: &str) -> Vec<Object> {
-    let documents = document::read(text, "test.yaml", &sluice_policy::Config::default());
+pub(crate) fn read_documents(text: &str, config: &sluice_policy::Config) -> Vec<Object> {
+    let documents = document::read(text, "test.yaml", config);
     documents.into_iter().map(|document| document.content.unwrap().object).collect()
 }

@@ -13,6 +13,7 @@ mod names;
 mod objects;
 mod requests;
 mod restore;
+mod services;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use sluice_client::model::{CniGcResult, IpamLease, Problem};
 use sluice_policy::labels::reserved_labels;
-use sluice_policy::{Changed, Repository};
+use sluice_policy::{Changed, Repository, ServiceName, ServiceTable};
 use sluice_types::{EndpointId, Identity};
 
 use crate::effect::{Effect, Report};
@@ -75,6 +76,7 @@ pub(crate) struct State {
     started: Instant,
     repository: Repository,
     objects: Objects,
+    services: ServiceTable,
     identities: ClusterIdentities,
     prefixes: PrefixIdentities,
     ipcache: Ipcache,
@@ -93,6 +95,10 @@ pub(crate) struct State {
     is_settled: bool,
     /// Whose policies are out of date.
     changed: Changed,
+    /// Services that the policy engine must be told about.
+    touched: BTreeSet<ServiceName>,
+    /// Whether rules may name other prefixes than those with an identity.
+    are_prefixes_stale: bool,
     /// What is not on disk yet.
     unstored: Unstored,
     removals: Vec<Removal>,
@@ -174,6 +180,7 @@ impl State {
             started: now.instant,
             repository,
             objects: Objects::default(),
+            services: ServiceTable::default(),
             identities: ClusterIdentities::new(),
             prefixes: PrefixIdentities::new(),
             ipcache: Ipcache::default(),
@@ -190,6 +197,8 @@ impl State {
             are_addresses_known: false,
             is_settled: false,
             changed: Changed::default(),
+            touched: BTreeSet::new(),
+            are_prefixes_stale: false,
             unstored: Unstored::default(),
             removals: Vec::new(),
             strangers: Vec::new(),

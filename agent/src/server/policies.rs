@@ -51,6 +51,7 @@ fn reference(kind: &str, namespace: &str, name: &str) -> Result<PolicyRef, ApiEr
             return Err(Refusal::new(RefusalCode::Invalid, message).into());
         }
     };
-    let namespace = if kind == PolicyKind::Ccnp || namespace == "-" { "" } else { namespace };
+    let is_clusterwide = matches!(kind, PolicyKind::Ccnp | PolicyKind::Kcnp);
+    let namespace = if is_clusterwide || namespace == "-" { "" } else { namespace };
     Ok(PolicyRef::new(kind, namespace, name))
 }

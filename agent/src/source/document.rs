@@ -1,7 +1,7 @@
 //! The text of one file becomes objects, each good as a whole or refused with a reason.
 
 use sluice_api as api;
-use sluice_policy::{ParseError, PolicyKind, PolicyRef, Rule, parse};
+use sluice_policy::{ParseError, PolicyKind, PolicyRef, Rule, ServiceName, parse};
 
 use super::{NamespaceObject, Object, ObjectKey, PodObject, PolicyObject};
 
@@ -40,41 +40,61 @@ fn document(manifest: api::Manifest, origin: &str, config: &sluice_policy::Confi
     }
     let line = manifest.line;
     let named = key_of(&manifest);
-    let origin = format!("{origin}:{line}");
     let content = match manifest.content {
         Err(error) => Err(error.to_string()),
         Ok(object) => {
             let json = object.to_value();
-            match object {
-                api::Object::Pod(pod) => Ok((Object::Pod(pod_object(*pod)), json)),
-                api::Object::Namespace(namespace) => {
-                    let labels = namespace.metadata.labels.unwrap_or_default();
-                    Ok((Object::Namespace(NamespaceObject { name: namespace.metadata.name, labels }), json))
-                }
-                api::Object::CiliumNetworkPolicy(policy) => {
-                    let rules = parse::cilium_network_policy(&policy, config);
-                    policy_object((&*policy).into(), rules, json, origin)
-                }
-                api::Object::CiliumClusterwideNetworkPolicy(policy) => {
-                    let rules = parse::cilium_clusterwide_network_policy(&policy, config);
-                    policy_object((&*policy).into(), rules, json, origin)
-                }
-                api::Object::NetworkPolicy(policy) => {
-                    policy_object((&*policy).into(), parse::network_policy(&policy, config), json, origin)
-                }
-                api::Object::CiliumCidrGroup(_)
-                | api::Object::ClusterNetworkPolicy(_)
-                | api::Object::Node(_)
-                | api::Object::Service(_)
-                | api::Object::EndpointSlice(_)
-                | api::Object::Secret(_)
-                | api::Object::Ignored => return None,
-            }
+            let read = meaning(object, &json, &format!("{origin}:{line}"), config).transpose()?;
+            read.map(|object| Good { object, json, line }).map_err(|errors| all(&errors))
         }
     };
-    let content = content.map(|(object, json)| Good { object, json, line });
     let key = content.as_ref().ok().map(|good| good.object.key()).or(named);
     Some(Document { line, key, content })
+}
+
+/// What an object comes to; `None` if it is of a kind that means nothing to us.
+fn meaning(
+    object: api::Object,
+    json: &serde_json::Value,
+    origin: &str,
+    config: &sluice_policy::Config,
+) -> Result<Option<Object>, Vec<ParseError>> {
+    let policy = |reference: PolicyRef, rules: Vec<Rule>| {
+        Object::Policy(PolicyObject { reference, rules, object: json.clone(), origin: origin.to_owned() })
+    };
+    Ok(Some(match object {
+        api::Object::Pod(pod) => Object::Pod(pod_object(*pod)),
+        api::Object::Namespace(namespace) => {
+            let labels = namespace.metadata.labels.unwrap_or_default();
+            Object::Namespace(NamespaceObject { name: namespace.metadata.name, labels })
+        }
+        api::Object::CiliumNetworkPolicy(own) => {
+            policy((&*own).into(), parse::cilium_network_policy(&own, config)?)
+        }
+        api::Object::CiliumClusterwideNetworkPolicy(own) => {
+            policy((&*own).into(), parse::cilium_clusterwide_network_policy(&own, config)?)
+        }
+        api::Object::NetworkPolicy(own) => policy((&*own).into(), parse::network_policy(&own, config)?),
+        api::Object::ClusterNetworkPolicy(own) => {
+            policy((&*own).into(), parse::cluster_network_policy(&own, config)?)
+        }
+        api::Object::Service(service) => Object::Service(parse::service(&service)?),
+        api::Object::EndpointSlice(slice) => {
+            let content = parse::endpoint_slice(&slice)?;
+            Object::EndpointSlice((namespace_of(&slice.metadata), slice.metadata.name), content)
+        }
+        api::Object::CiliumCidrGroup(group) => {
+            let content = parse::cidr_group(&group)?;
+            Object::CidrGroup(group.metadata.name, content)
+        }
+        api::Object::Node(_) | api::Object::Secret(_) | api::Object::Ignored => return Ok(None),
+    }))
+}
+
+/// The namespace an object is in: `default` when it names none.
+fn namespace_of(metadata: &api::Metadata) -> String {
+    let named = metadata.namespace.clone().filter(|name| !name.is_empty());
+    named.unwrap_or_else(|| DEFAULT.to_owned())
 }
 
 /// Whether a document is of a kind that means nothing to us, whatever is in it. One whose kind cannot be read may
@@ -86,18 +106,15 @@ fn is_for_others(manifest: &api::Manifest) -> bool {
         Some(
             api::Kind::CiliumNetworkPolicy
             | api::Kind::CiliumClusterwideNetworkPolicy
+            | api::Kind::CiliumCidrGroup
             | api::Kind::NetworkPolicy
-            | api::Kind::Pod
-            | api::Kind::Namespace,
-        ) => false,
-        Some(
-            api::Kind::CiliumCidrGroup
             | api::Kind::ClusterNetworkPolicy
-            | api::Kind::Node
+            | api::Kind::Pod
+            | api::Kind::Namespace
             | api::Kind::Service
-            | api::Kind::EndpointSlice
-            | api::Kind::Secret,
-        ) => true,
+            | api::Kind::EndpointSlice,
+        ) => false,
+        Some(api::Kind::Node | api::Kind::Secret) => true,
     }
 }
 
@@ -116,26 +133,18 @@ fn key_of(manifest: &api::Manifest) -> Option<ObjectKey> {
         ("cilium.io", "CiliumNetworkPolicy") => policy_key(PolicyKind::Cnp, namespace, name),
         ("cilium.io", "CiliumClusterwideNetworkPolicy") => policy_key(PolicyKind::Ccnp, String::new(), name),
         ("networking.k8s.io", "NetworkPolicy") => policy_key(PolicyKind::Knp, namespace, name),
+        ("policy.networking.k8s.io", "ClusterNetworkPolicy") => {
+            policy_key(PolicyKind::Kcnp, String::new(), name)
+        }
+        ("v1", "Service") => ObjectKey::Service(ServiceName { namespace, name }),
+        ("discovery.k8s.io", "EndpointSlice") => ObjectKey::EndpointSlice((namespace, name)),
+        ("cilium.io", "CiliumCIDRGroup") => ObjectKey::CidrGroup(name),
         _ => return None,
     })
 }
 
 fn policy_key(kind: PolicyKind, namespace: String, name: String) -> ObjectKey {
     ObjectKey::Policy(PolicyRef { kind, namespace, name })
-}
-
-fn policy_object(
-    reference: PolicyRef,
-    rules: Result<Vec<Rule>, Vec<ParseError>>,
-    json: serde_json::Value,
-    origin: String,
-) -> Result<(Object, serde_json::Value), String> {
-    match rules {
-        Ok(rules) => {
-            Ok((Object::Policy(PolicyObject { reference, rules, object: json.clone(), origin }), json))
-        }
-        Err(errors) => Err(all(&errors)),
-    }
 }
 
 fn all(errors: &[ParseError]) -> String {
@@ -149,7 +158,7 @@ fn all(errors: &[ParseError]) -> String {
 fn pod_object(pod: api::Pod) -> PodObject {
     let named = |text: Option<String>| text.filter(|text| !text.is_empty());
     PodObject {
-        namespace: named(pod.metadata.namespace.clone()).unwrap_or_else(|| DEFAULT.to_owned()),
+        namespace: namespace_of(&pod.metadata),
         name: pod.metadata.name.clone(),
         uid: named(pod.metadata.uid.clone()),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
@@ -220,14 +229,14 @@ spec: {podSelectr: {}}
     #[test]
     fn kinds_for_others_are_not_looked_at() {
         let cases = [
-            ("v1", "Service", true),
             ("v1", "Node", true),
             ("v1", "Secret", true),
             ("v1", "ConfigMap", true),
-            ("discovery.k8s.io/v1", "EndpointSlice", true),
-            ("cilium.io/v2", "CiliumCIDRGroup", true),
-            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", true),
             ("v1", "Pod", false),
+            ("v1", "Service", false),
+            ("discovery.k8s.io/v1", "EndpointSlice", false),
+            ("cilium.io/v2", "CiliumCIDRGroup", false),
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", false),
             ("cilium.io/v2", "CiliumNetworkPolicy", false),
         ];
         for (api_version, kind, ignored) in cases {

@@ -6,12 +6,13 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_client::model::EndpointState;
 use sluice_ebpf_common::{EndpointFlags, EndpointInfo};
 use sluice_policy::map_state::{Entry as MapEntry, Key, MapState};
-use sluice_policy::{EndpointPolicy, NamedPort, Subject};
+use sluice_policy::{EndpointPolicy, Membership, NamedPort, Subject};
 use sluice_types::{EndpointId, Identity, IdentityScope};
 
 use super::executed::Installed;
@@ -39,6 +40,9 @@ pub(super) enum Difference {
     Whole,
 }
 
+/// What subjects that share a policy have in common; the labels follow from the identity.
+type Alike = (Identity, Vec<NamedPort>, Vec<Membership>, bool);
+
 /// What an endpoint's policy needs.
 enum Work {
     Nothing,
@@ -55,6 +59,7 @@ enum Work {
 impl State {
     /// The steps for everything that is out of date, and the note of what they will have done.
     pub(super) fn next_batch(&mut self, now: Now) -> Batch {
+        self.follow_services(now);
         self.mark_dirty();
         let mut flight = InFlight { pending: std::mem::take(&mut self.pending), ..InFlight::default() };
         let mut steps = self.removal_steps(&mut flight, now);
@@ -104,7 +109,7 @@ impl State {
             .filter(|known| known.is_dirty && known.retry_at.is_none_or(|at| at <= now.instant))
             .map(|known| known.id)
             .collect();
-        let mut resolved: HashMap<(Identity, Vec<NamedPort>, bool), Arc<EndpointPolicy>> = HashMap::new();
+        let mut resolved: HashMap<Alike, Arc<EndpointPolicy>> = HashMap::new();
         let mut compared: HashMap<(usize, usize), Difference> = HashMap::new();
         let mut plan = Plan::default();
         for id in dirty {
@@ -112,7 +117,8 @@ impl State {
                 plan.entries.extend(self.close(id, flight));
                 continue;
             };
-            let key = (subject.identity, subject.named_ports.clone(), subject.audit);
+            let key =
+                (subject.identity, subject.named_ports.clone(), subject.services.clone(), subject.audit);
             let policy = match resolved.entry(key) {
                 Entry::Occupied(known) => Arc::clone(known.get()),
                 Entry::Vacant(place) => {
@@ -134,7 +140,8 @@ impl State {
         let pod = endpoint.attachment.pod().and_then(|key| self.objects.pods.get(&key));
         let named_ports = pod.map(|pod| pod.ports.clone()).unwrap_or_default();
         let audit = endpoint.is_audit(self.settings.audit);
-        let services = Vec::new();
+        let addresses: Vec<IpAddr> = endpoint.attachment.addresses().collect();
+        let services = self.repository.memberships(&addresses);
         Some(Subject { identity, labels: endpoint.labels.clone(), named_ports, services, audit })
     }
 

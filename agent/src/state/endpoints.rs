@@ -20,7 +20,7 @@ use crate::observe::EndpointName;
 use crate::source::PodObject;
 
 /// What is known about the pod an attachment names.
-enum PodMatch {
+pub(super) enum PodMatch {
     /// It names none.
     None,
     /// This one.
@@ -86,7 +86,7 @@ impl State {
         Ok(())
     }
 
-    fn pod_of(&self, attachment: &Attachment) -> PodMatch {
+    pub(super) fn pod_of(&self, attachment: &Attachment) -> PodMatch {
         let Some(key) = attachment.pod() else { return PodMatch::None };
         let Some(pod) = self.objects.pods.get(&key) else { return PodMatch::Unknown };
         match (&attachment.request.pod_uid, &pod.uid) {
@@ -193,6 +193,7 @@ impl State {
         self.names.endpoint(id, Some(EndpointName::new(&endpoint.attachment.request, &closed)));
         self.endpoints.insert(id, endpoint);
         self.claim_addresses(id);
+        self.backend_changed(id);
     }
 
     fn claim_addresses(&mut self, id: EndpointId) {
@@ -218,6 +219,7 @@ impl State {
         endpoint.note(EndpointState::Disconnecting, why, now);
         tracing::info!(endpoint.id = %id, endpoint = endpoint.name(), why, "endpoint removed");
         self.by_owner.remove(&endpoint.attachment.owner());
+        self.backend_gone(&endpoint);
         for address in endpoint.attachment.addresses() {
             self.by_address.remove(&address);
             if !endpoint.attachment.request.own_ipam {
@@ -260,6 +262,7 @@ impl State {
         for id in ids {
             self.refresh_identity(id, now);
             self.set_named_ports(id);
+            self.backend_changed(id);
         }
     }
 
@@ -299,6 +302,7 @@ impl State {
             }
         }
         self.claim_addresses(id);
+        self.backend_changed(id);
     }
 
     fn set_named_ports(&mut self, id: EndpointId) {

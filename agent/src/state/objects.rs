@@ -36,26 +36,19 @@ impl State {
     /// Takes over what changed in the sources.
     pub(super) fn source_changed(&mut self, changes: SourceChanges, now: Now) -> Vec<Effect> {
         let mut pods = Vec::new();
-        let mut are_policies_changed = false;
         for key in changes.removed {
-            are_policies_changed |= matches!(key, ObjectKey::Policy(_));
             self.remove_object(key, &mut pods);
         }
         for object in changes.set {
-            are_policies_changed |= matches!(object, Object::Policy(_));
             self.set_object(object, &mut pods);
         }
         self.objects.refused = changes.refused;
         self.objects.problems = changes.problems;
         self.is_source_read = true;
-        // Pods first: their labels may be what the new policies select.
         pods.sort();
         pods.dedup();
         for pod in pods {
             self.pod_changed(&pod, now);
-        }
-        if are_policies_changed {
-            self.follow_prefixes(now);
         }
         let mut effects = self.retry_waiting_for_pod(now);
         for (ticket, result) in changes.answers {
@@ -86,8 +79,16 @@ impl State {
                 if known.is_none_or(|known| known.rules != policy.rules) {
                     let changed = self.repository.upsert(policy.reference.clone(), policy.rules.clone());
                     self.changed.merge(changed);
+                    self.are_prefixes_stale = true;
                 }
                 self.objects.policies.insert(policy.reference.clone(), policy);
+            }
+            Object::Service(service) => self.touched.extend(self.services.set_service(service)),
+            Object::EndpointSlice(name, slice) => self.touched.extend(self.services.set_slice(name, slice)),
+            Object::CidrGroup(name, group) => {
+                let changed = self.repository.set_cidr_group(&name, group);
+                self.are_prefixes_stale |= !changed.is_empty();
+                self.changed.merge(changed);
             }
         }
     }
@@ -105,7 +106,15 @@ impl State {
             ObjectKey::Policy(reference) => {
                 let changed = self.repository.remove(&reference);
                 self.changed.merge(changed);
+                self.are_prefixes_stale = true;
                 self.objects.policies.remove(&reference);
+            }
+            ObjectKey::Service(name) => self.touched.extend(self.services.remove_service(&name)),
+            ObjectKey::EndpointSlice(name) => self.touched.extend(self.services.remove_slice(&name)),
+            ObjectKey::CidrGroup(name) => {
+                let changed = self.repository.remove_cidr_group(&name);
+                self.are_prefixes_stale |= !changed.is_empty();
+                self.changed.merge(changed);
             }
         }
     }
@@ -116,7 +125,7 @@ impl State {
     }
 
     /// Gives every prefix that a policy names an identity and its place in the ipcache.
-    fn follow_prefixes(&mut self, now: Now) {
+    pub(super) fn follow_prefixes(&mut self, now: Now) {
         let changes = self.prefixes.follow(&self.repository.prefixes(), now.instant);
         self.label_prefixes(changes.label);
         for (prefix, identity) in changes.map {

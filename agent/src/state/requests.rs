@@ -270,7 +270,12 @@ impl State {
                     object: serde_json::Value::Null,
                 })
             }
-            ObjectKey::Policy(_) | ObjectKey::Pod(..) | ObjectKey::Namespace(_) => None,
+            ObjectKey::Policy(_)
+            | ObjectKey::Pod(..)
+            | ObjectKey::Namespace(_)
+            | ObjectKey::Service(_)
+            | ObjectKey::EndpointSlice(_)
+            | ObjectKey::CidrGroup(_) => None,
         });
         in_force.chain(never_good).collect()
     }

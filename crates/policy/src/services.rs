@@ -74,7 +74,7 @@ pub struct BackendPod {
     pub named_ports: Vec<NamedPort>,
 }
 
-/// Namespace and name of a pod or slice.
+/// Where a pod or slice is, and a name that is unique among its kind there.
 pub type ObjectName = (String, String);
 
 /// All Services with their parts.
@@ -171,6 +171,12 @@ impl ServiceTable {
             }
         }
         self.services_of(name, &pod)
+    }
+
+    /// A pod as it was last made known.
+    #[must_use]
+    pub fn pod(&self, name: &ObjectName) -> Option<&BackendPod> {
+        self.pods.get(name)
     }
 
     /// What a Service stands for now; `None` if there is none of this name.

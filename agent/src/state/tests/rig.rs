@@ -53,7 +53,11 @@ pub(super) struct Rig {
 
 pub(super) fn settings() -> Settings {
     Settings {
-        policy: sluice_policy::Config::default(),
+        policy: sluice_policy::Config {
+            referents: true,
+            admin_tiers: true,
+            ..sluice_policy::Config::default()
+        },
         audit: false,
         enforcement: "default",
         source: "test".into(),
@@ -388,6 +392,6 @@ pub(super) fn from_pods(label: &str) -> String {
 }
 
 fn changes(text: &str) -> SourceChanges {
-    let documents = crate::source::read_documents(text);
+    let documents = crate::source::read_documents(text, &settings().policy);
     SourceChanges { set: documents, ..SourceChanges::default() }
 }
