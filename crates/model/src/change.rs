@@ -12,12 +12,12 @@ use std::{collections::BTreeSet, fmt};
 
 use serde_json::Value;
 use sluice_api::read_manifests;
-use sluice_policy::{PolicyKind, PolicyRef, RuleOrigin, explain::Explanation, rule::Tier};
+use sluice_policy::{Outcome, PolicyKind, PolicyRef, RuleOrigin, explain::Explanation, rule::Tier};
 use sluice_types::{Direction, Protocol};
 
 use crate::{
     cluster::Cluster,
-    flow::{Flow, FlowPort},
+    flow::{Flow, FlowPort, FlowRequest, HttpCall},
     trace::{Side, Trace, TraceError, Word},
 };
 
@@ -92,6 +92,14 @@ struct Proposal {
     object: Value,
 }
 
+/// How far a flow passes: a connection whose requests a proxy judges is less than one that simply passes.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Openness {
+    Closed,
+    Filtered,
+    Open,
+}
+
 /// What a trial showed.
 struct Trial {
     passes: bool,
@@ -138,7 +146,7 @@ impl Cluster {
     fn attempt(&mut self, flow: &Flow, port: u16, direction: Direction, proposal: &Proposal) -> Trial {
         let failed = Trial { passes: false, opens: Vec::new(), closes: false };
         let probes = self.probes(flow, port, direction, &proposal.object);
-        let before: Vec<Option<bool>> = probes.iter().map(|probe| self.open(probe, direction)).collect();
+        let before: Vec<Option<Openness>> = probes.iter().map(|probe| self.open(probe, direction)).collect();
         let Some(object) =
             read_manifests(&proposal.object.to_string()).pop().and_then(|read| read.content.ok())
         else {
@@ -148,31 +156,43 @@ impl Cluster {
         if self.apply(&object).is_err() {
             return failed;
         }
-        let passes = self.open(flow, direction) == Some(true);
-        let after: Vec<Option<bool>> = probes.iter().map(|probe| self.open(probe, direction)).collect();
+        let passes = self.open(flow, direction) > Some(Openness::Closed);
+        let after: Vec<Option<Openness>> = probes.iter().map(|probe| self.open(probe, direction)).collect();
         match original {
             // It was in force a moment ago, so nothing is wrong with it.
             Some(original) => drop(self.apply(&original)),
             None => self.remove_policy(&proposal.policy),
         }
-        let mut opens = Vec::new();
+        let mut opens = BTreeSet::new();
         let mut closes = false;
         for (probe, (before, after)) in probes.into_iter().zip(before.into_iter().zip(after)) {
-            closes |= before == Some(true) && after == Some(false);
-            if before == Some(false)
-                && after == Some(true)
+            closes |= after < before;
+            if after > before
                 && let FlowPort::Number(port) = probe.port
             {
-                opens.push(Opened { from: probe.from, to: probe.to, port, protocol: probe.protocol });
+                opens.insert(Opened { from: probe.from, to: probe.to, port, protocol: probe.protocol });
             }
         }
-        Trial { passes, opens, closes }
+        Trial { passes, opens: opens.into_iter().collect(), closes }
     }
 
-    /// Whether one side lets a flow pass; none if it is not judged there.
-    fn open(&mut self, flow: &Flow, direction: Direction) -> Option<bool> {
+    /// How far one side lets a flow pass; none if it is not judged there.
+    fn open(&mut self, flow: &Flow, direction: Direction) -> Option<Openness> {
+        match self.outcome(flow, direction)? {
+            Outcome::Allow => Some(Openness::Open),
+            Outcome::Deny(_) | Outcome::Refuse | Outcome::Audit => Some(Openness::Closed),
+            Outcome::Depends => {
+                let unlikely = HttpCall { method: "-".into(), path: "/-".into(), ..HttpCall::default() };
+                let flow = Flow { request: Some(FlowRequest::Http(unlikely)), ..flow.clone() };
+                let is_open = self.outcome(&flow, direction)? == Outcome::Allow;
+                Some(if is_open { Openness::Open } else { Openness::Filtered })
+            }
+        }
+    }
+
+    fn outcome(&mut self, flow: &Flow, direction: Direction) -> Option<Outcome> {
         let trace = self.trace(flow).ok()?;
-        side(&trace, direction).map(|side| side.word == Word::Allow)
+        side(&trace, direction).map(|side| side.explanation.outcome)
     }
 
     /// Flows that a proposal should leave as they are: of other senders and receivers, and on other ports.
@@ -249,3 +269,6 @@ fn peer_of(flow: &Flow, direction: Direction) -> &str {
 const fn is_cilium(kind: PolicyKind) -> bool {
     matches!(kind, PolicyKind::Cnp | PolicyKind::Ccnp)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,8 @@ pub(super) fn cilium_peer(peer: &Known, direction: Direction, home: Option<&str>
         }
         return Some((field("Endpoints"), json!({ "matchLabels": labels })));
     }
-    if let Some(entity) = entity(&peer.labels) {
+    let is_outside = matches!(peer.participant.who, Who::Outside);
+    if let Some(entity) = entity(&peer.labels).filter(|entity| !is_outside || *entity != "world") {
         return Some((field("Entities"), json!(entity)));
     }
     let name = peer.participant.names.first().filter(|_| direction == Direction::Egress);
@@ -96,11 +97,7 @@ pub(super) fn kubernetes_peer(peer: &Known, home: &str) -> Option<Value> {
 
 fn entity(labels: &Labels) -> Option<&'static str> {
     let known = ["kube-apiserver", "host", "remote-node", "health", "init", "ingress", "unmanaged"];
-    let found = known.into_iter().find(|name| labels.has_reserved(name));
-    let has_address = || labels.iter().any(|label| label.source == Source::Cidr);
-    let has_name = || labels.iter().any(|label| label.source == Source::Fqdn);
-    let world = || labels.has_reserved("world") && !has_address() && !has_name();
-    found.or_else(|| world().then_some("world"))
+    known.into_iter().chain(["world"]).find(|name| labels.has_reserved(name))
 }
 
 /// The prefix that is one address outside.
