@@ -1,8 +1,12 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
+mod trace;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use trace::{Scene, TraceArgs};
 
 use crate::pod_name::PodName;
 use crate::policy_name::PolicyName;
@@ -103,7 +107,7 @@ pub(crate) enum Command {
     /// Identities: the numbers that stand for label sets
     #[command(subcommand, visible_alias = "id")]
     Identity(IdentityCommand),
-    /// Policies: list, apply, delete
+    /// Policies: list, apply, delete, trace
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// The kernel's tables: policy, connections, addresses
@@ -212,6 +216,8 @@ pub(crate) enum PolicyCommand {
         #[arg(short, long = "filename", value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Say what happens to a flow, why, and what would allow it
+    Trace(Box<TraceArgs>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -115,19 +115,32 @@ impl Cluster {
     /// # Errors
     /// As for [`Cluster::trace`].
     pub fn changes(&mut self, flow: &Flow) -> Result<Vec<Change>, TraceError> {
+        self.changes_by(flow, true)
+    }
+
+    /// The same with policies of their own alone: what exists stays as it is.
+    ///
+    /// # Errors
+    /// As for [`Cluster::trace`].
+    pub fn new_policies(&mut self, flow: &Flow) -> Result<Vec<Change>, TraceError> {
+        self.changes_by(flow, false)
+    }
+
+    fn changes_by(&mut self, flow: &Flow, may_extend: bool) -> Result<Vec<Change>, TraceError> {
         let trace = self.trace(flow)?;
         let flow = Flow { port: FlowPort::Number(trace.port), ..flow.clone() };
         let denying: Vec<Side> = trace.sides().filter(|side| side.word != Word::Allow).cloned().collect();
-        Ok(denying.iter().map(|side| self.change(&flow, trace.port, side)).collect())
+        Ok(denying.iter().map(|side| self.change(&flow, trace.port, side, may_extend)).collect())
     }
 
-    fn change(&mut self, flow: &Flow, port: u16, side: &Side) -> Change {
+    fn change(&mut self, flow: &Flow, port: u16, side: &Side, may_extend: bool) -> Change {
         let direction = side.explanation.direction;
         let with = |step, opens| Change { direction, subject: side.subject.clone(), step, opens };
         if let Some(rule) = blocking(&side.explanation) {
             return with(Step::Except(rule.clone()), Vec::new());
         }
-        for proposal in self.extensions(flow, port, side) {
+        let extensions = if may_extend { self.extensions(flow, port, side) } else { Vec::new() };
+        for proposal in extensions {
             let trial = self.attempt(flow, port, direction, &proposal);
             if trial.passes && trial.opens.is_empty() && !trial.closes {
                 return with(proposal.step, Vec::new());

@@ -20,6 +20,7 @@ pub use coverage::RulePart;
 pub use end::UnknownEnd;
 pub use flow::{Flow, FlowPort, FlowRequest, HttpCall, KafkaCall};
 pub use participant::{Participant, Who};
+pub use services::ServiceError;
 pub use trace::{Side, Trace, TraceError, Word};
 
 #[cfg(test)]
