@@ -37,6 +37,8 @@ pub struct Change {
     pub subject: String,
     /// What to do.
     pub step: Step,
+    /// Whether a proxy judges each request of the connection afterwards, by rules that stand there.
+    pub is_filtered: bool,
     /// What else it opens between those that are known; at most a few hundred are tried.
     pub opens: Vec<Opened>,
 }
@@ -102,9 +104,18 @@ enum Openness {
 
 /// What a trial showed.
 struct Trial {
-    passes: bool,
+    reaches: Openness,
     opens: Vec<Opened>,
     closes: bool,
+}
+
+impl Trial {
+    const FAILED: Self = Self { reaches: Openness::Closed, opens: Vec::new(), closes: false };
+
+    /// Whether the flow passes and nobody lost anything.
+    fn passes(&self) -> bool {
+        self.reaches > Openness::Closed && !self.closes
+    }
 }
 
 impl Cluster {
@@ -135,41 +146,46 @@ impl Cluster {
 
     fn change(&mut self, flow: &Flow, port: u16, side: &Side, may_extend: bool) -> Change {
         let direction = side.explanation.direction;
-        let with = |step, opens| Change { direction, subject: side.subject.clone(), step, opens };
+        let with = |step, trial: Trial| Change {
+            direction,
+            subject: side.subject.clone(),
+            step,
+            is_filtered: trial.reaches == Openness::Filtered,
+            opens: trial.opens,
+        };
         if let Some(rule) = blocking(&side.explanation) {
-            return with(Step::Except(rule.clone()), Vec::new());
+            return with(Step::Except(rule.clone()), Trial::FAILED);
         }
         let extensions = if may_extend { self.extensions(flow, port, side) } else { Vec::new() };
         for proposal in extensions {
             let trial = self.attempt(flow, port, direction, &proposal);
-            if trial.passes && trial.opens.is_empty() && !trial.closes {
-                return with(proposal.step, Vec::new());
+            if trial.passes() && trial.opens.is_empty() {
+                return with(proposal.step, trial);
             }
         }
         for proposal in self.policies_for(flow, port, side) {
             let trial = self.attempt(flow, port, direction, &proposal);
-            if trial.passes && !trial.closes {
-                return with(proposal.step, trial.opens);
+            if trial.passes() {
+                return with(proposal.step, trial);
             }
         }
-        with(Step::Nothing, Vec::new())
+        with(Step::Nothing, Trial::FAILED)
     }
 
     /// Puts a proposal in force, looks, and takes it back.
     fn attempt(&mut self, flow: &Flow, port: u16, direction: Direction, proposal: &Proposal) -> Trial {
-        let failed = Trial { passes: false, opens: Vec::new(), closes: false };
         let probes = self.probes(flow, port, direction, &proposal.object);
         let before: Vec<Option<Openness>> = probes.iter().map(|probe| self.open(probe, direction)).collect();
         let Some(object) =
             read_manifests(&proposal.object.to_string()).pop().and_then(|read| read.content.ok())
         else {
-            return failed;
+            return Trial::FAILED;
         };
         let original = self.policies.get(&proposal.policy).cloned();
         if self.apply(&object).is_err() {
-            return failed;
+            return Trial::FAILED;
         }
-        let passes = self.open(flow, direction) > Some(Openness::Closed);
+        let reaches = self.open(flow, direction).unwrap_or(Openness::Closed);
         let after: Vec<Option<Openness>> = probes.iter().map(|probe| self.open(probe, direction)).collect();
         match original {
             // It was in force a moment ago, so nothing is wrong with it.
@@ -186,7 +202,7 @@ impl Cluster {
                 opens.insert(Opened { from: probe.from, to: probe.to, port, protocol: probe.protocol });
             }
         }
-        Trial { passes, opens: opens.into_iter().collect(), closes }
+        Trial { reaches, opens: opens.into_iter().collect(), closes }
     }
 
     /// How far one side lets a flow pass; none if it is not judged there.

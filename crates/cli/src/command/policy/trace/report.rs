@@ -114,6 +114,7 @@ struct ChangeShown {
     add: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     create: Option<Value>,
+    filtered: bool,
     opens: Vec<String>,
 }
 
@@ -214,6 +215,7 @@ impl ChangeShown {
             rule,
             add,
             create,
+            filtered: change.is_filtered,
             opens: change.opens.iter().map(ToString::to_string).collect(),
         }
     }

@@ -57,12 +57,8 @@ impl<'a> Spot<'a> {
     /// The lines of what begins here, by their indentation, with their numbers; and whether there are more.
     pub(super) fn lines(&self) -> (Vec<(u32, &'a str)>, bool) {
         let indentation = (self.column as usize).saturating_sub(1);
-        let belongs = |line: &str| {
-            let own = line.len() - line.trim_start().len();
-            line.trim().is_empty()
-                || (own >= indentation && !line.trim_start().starts_with("- "))
-                || own > indentation
-        };
+        let belongs =
+            |line: &str| line.trim().is_empty() || line.len() - line.trim_start().len() >= indentation;
         let mut numbered = (1_u32..).zip(self.text.lines()).skip((self.line as usize).saturating_sub(1));
         let mut lines: Vec<(u32, &str)> = numbered.next().into_iter().collect();
         lines.extend(numbered.take_while(|(_, line)| belongs(line) && *line != "---"));

@@ -159,7 +159,7 @@ fn proposal(change: &Change, sources: &Sources<'_>, output: &mut Output) -> Resu
             let place = sources.field(policy, list).as_ref().map(place).unwrap_or_default();
             writeln!(output, "\nTo allow it at {direction}, add to {policy} {list}{place}:")?;
             yaml(&Value::Array(vec![element.clone()]), output)?;
-            writeln!(output, "That opens nothing else between the pods that are known here.")?;
+            opens(change, output)?;
         }
         Step::Create { object, .. } => {
             writeln!(output, "\nTo allow it at {direction}, create this policy:")?;
@@ -181,6 +181,17 @@ fn proposal(change: &Change, sources: &Sources<'_>, output: &mut Output) -> Resu
 }
 
 fn opens(change: &Change, output: &mut Output) -> Result<(), Failure> {
+    if change.is_filtered {
+        writeln!(output, "A proxy then judges each request, by the rules about requests that are there.")?;
+    }
+    if let Step::Create { object, .. } = &change.step
+        && object.pointer("/spec/egress/0/toFQDNs").is_some()
+    {
+        writeln!(
+            output,
+            "Addresses of a name are learnt from DNS answers: a rule with rules.dns must let the query pass."
+        )?;
+    }
     if change.opens.is_empty() {
         writeln!(output, "That opens nothing else between the pods that are known here.")?;
         return Ok(());
