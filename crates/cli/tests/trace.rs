@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn exit_codes() {
         let to_orders = ["--src", "shop/frontend", "--dst", "shop/orders", "--dport", "8080"];
-        let with = |more: &[&str]| [to_orders.as_slice(), more].concat();
+        let with = |more: &[&'static str]| [to_orders.as_slice(), more].concat();
         let cases: &[(Vec<&str>, i32, &str)] = &[
             (with(&["--http", "GET /orders/1"]), 0, "allow"),
             (with(&["--http", "GET /admin"]), 1, "l7-deny"),
