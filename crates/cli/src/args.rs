@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use trace::{Scene, TraceArgs};
+pub(crate) use trace::{ExplainArgs, Scene, TraceArgs};
 
 use crate::pod_name::PodName;
 use crate::policy_name::PolicyName;
@@ -115,6 +115,8 @@ pub(crate) enum Command {
     Bpf(BpfCommand),
     /// Follow what is dropped, and why
     Monitor(MonitorArgs),
+    /// Say of a packet that was dropped why, and what would allow it
+    Explain(Box<ExplainArgs>),
     /// Start a node on a directory of manifests, in the foreground
     Up(UpArgs),
     /// Pods on a node made by `sluice up`: network namespaces with an endpoint

@@ -62,15 +62,43 @@ pub(crate) struct TraceArgs {
     pub(crate) out: Out,
 }
 
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  sluice explain --last-drop                        the newest packet that was dropped
+  sluice explain --last-drop --pod shop/web         the newest one of a pod
+  sluice explain 18a3f0c2b1d4e5f6                   the one that `sluice monitor` shows with this id
+  sluice explain -f policies/ --flow drops.jsonl    recorded with `sluice monitor -o json`, judged by manifests";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) scene: Scene,
+    /// The id that `sluice monitor` shows
+    #[arg(value_name = "FLOW", required_unless_present_any = ["last_drop", "pod", "flow"])]
+    pub(crate) id: Option<String>,
+    /// The newest packet that was dropped, or would be without audit mode
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) last_drop: bool,
+    /// Only with this sender or receiver: NAMESPACE/POD, NAMESPACE/, an address, or a reserved name
+    #[arg(long, value_name = "PEER")]
+    pub(crate) pod: Option<String>,
+    /// Flows as `sluice monitor -o json` writes them instead of those that the agent keeps; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flow: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) out: Out,
+}
+
 /// What is judged: manifests, and how.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Scene {
-    /// Manifests: files, directories, or - for standard input; repeatable
-    #[arg(short, long = "filename", required = true, value_name = "FILE")]
+    /// Manifests instead of a running agent: files, directories, or - for standard input; repeatable
+    #[arg(short, long = "filename", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Policy enforcement: default, always, never
-    #[arg(long, default_value = "default", value_name = "MODE", value_parser = ["default", "always", "never"])]
-    pub(crate) enforcement: String,
+    #[arg(long, value_name = "MODE", value_parser = ["default", "always", "never"])]
+    pub(crate) enforcement: Option<String>,
     /// Judge as in audit mode: what policy denies passes, and is reported
     #[arg(long)]
     pub(crate) audit: bool,

@@ -67,7 +67,7 @@ pub(super) fn cilium_peer(peer: &Known, direction: Direction, home: Option<&str>
         }
         return Some((field("Endpoints"), json!({ "matchLabels": labels })));
     }
-    let is_outside = matches!(peer.participant.who, Who::Outside);
+    let is_outside = matches!(peer.participant.who, Who::Outside | Who::Seen(_));
     if let Some(entity) = entity(&peer.labels).filter(|entity| !is_outside || *entity != "world") {
         return Some((field("Entities"), json!(entity)));
     }
@@ -102,7 +102,7 @@ fn entity(labels: &Labels) -> Option<&'static str> {
 
 /// The prefix that is one address outside.
 fn address(peer: &Known) -> Option<String> {
-    let outside = matches!(peer.participant.who, Who::Outside);
+    let outside = matches!(peer.participant.who, Who::Outside | Who::Seen(_));
     let address = peer.participant.addresses.first().filter(|_| outside)?;
     Some(IpNet::from(*address).to_string())
 }

@@ -1,7 +1,8 @@
 //! `sluice policy trace`: what happens to a flow, at both ends, by which rule, and what would allow it.
 //!
-//! Builds a cluster on paper from manifests and asks it; decides nothing and needs no agent.
+//! Builds a cluster on paper, from manifests or from what a running agent tells, and asks it. Decides nothing.
 
+mod live;
 mod question;
 mod report;
 mod source;
@@ -9,7 +10,8 @@ mod text;
 
 use std::io::Write;
 
-use sluice_model::{Cluster, Step};
+use sluice_client::Client;
+use sluice_model::{Cluster, Flow, Step};
 use sluice_policy::{Config, Enforcement};
 
 use crate::args::{Format, Scene, TraceArgs};
@@ -17,47 +19,85 @@ use crate::documents::{self, Document};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
+pub(in crate::command) use report::Answer;
+
 use question::Question;
-use report::{Answer, Report};
+use report::Report;
 use source::Sources;
 
 /// Answers. What does not pass is exit code 1, after everything is said.
-pub(super) fn run(arguments: &TraceArgs, output: &mut Output) -> Result<(), Failure> {
-    let (documents, mut cluster) = build(&arguments.scene)?;
-    let question = Question::new(arguments, &mut cluster)?;
-    let sources = Sources::new(&documents, cluster.config());
-    let mut answers = Vec::new();
-    for flow in &question.flows {
-        answers.push(Answer::new(flow, &mut cluster)?);
-    }
-    let report = Report::new(question.service.clone(), &answers, &sources);
+pub(super) fn run(
+    client: impl FnOnce() -> Result<Client, Failure>,
+    arguments: &TraceArgs,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut stage = Stage::build(&arguments.scene, client)?;
+    let question = Question::new(arguments, &mut stage.cluster)?;
+    let answers = stage.answers(&question.flows)?;
     if arguments.suggest {
         return suggest(&answers, output);
     }
-    if arguments.out.format == Format::Table {
-        text::print(&report, &answers, &sources, output)?;
-    } else {
-        report.print(arguments.out.format, output)?;
-    }
-    output.flush()?;
-    if answers.iter().all(|answer| answer.trace.word().passes()) {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Error, ""))
+    stage.print(question.service, &answers, arguments.out.format, output)
 }
 
-/// The cluster that the manifests describe, and where everything of it stands.
-fn build(scene: &Scene) -> Result<(Vec<Document>, Cluster), Failure> {
-    let enforcement = match scene.enforcement.as_str() {
+/// The cluster that is asked, and where everything of it stands.
+#[derive(Debug)]
+pub(in crate::command) struct Stage {
+    documents: Vec<Document>,
+    pub(in crate::command) cluster: Cluster,
+}
+
+impl Stage {
+    /// From manifests if there are any, else from what the agent tells.
+    pub(in crate::command) fn build(
+        scene: &Scene,
+        client: impl FnOnce() -> Result<Client, Failure>,
+    ) -> Result<Self, Failure> {
+        if scene.files.is_empty() {
+            return live::build(scene, &client()?);
+        }
+        let config = config(scene.enforcement.as_deref().unwrap_or_default(), scene.audit);
+        let mut stage = Self { documents: documents::read(&scene.files)?, cluster: Cluster::new(config) };
+        documents::apply_all(&stage.documents, &mut stage.cluster)?;
+        Ok(stage)
+    }
+
+    /// Asks about each flow.
+    pub(in crate::command) fn answers(&mut self, flows: &[Flow]) -> Result<Vec<Answer>, Failure> {
+        flows.iter().map(|flow| Answer::new(flow, &mut self.cluster)).collect()
+    }
+
+    /// Prints the answers; a failure without words if not everything passes.
+    pub(in crate::command) fn print(
+        &self,
+        service: Option<String>,
+        answers: &[Answer],
+        format: Format,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let sources = Sources::new(&self.documents, self.cluster.config());
+        let report = Report::new(service, answers, &sources);
+        if format == Format::Table {
+            text::print(&report, answers, &sources, output)?;
+        } else {
+            report.print(format, output)?;
+        }
+        output.flush()?;
+        if answers.iter().all(|answer| answer.trace.word().passes()) {
+            return Ok(());
+        }
+        Err(Failure::new(Exit::Error, ""))
+    }
+}
+
+/// Everything that policies can say, judged in this mode.
+fn config(enforcement: &str, audit: bool) -> Config {
+    let enforcement = match enforcement {
         "always" => Enforcement::Always,
         "never" => Enforcement::Never,
         _ => Enforcement::Default,
     };
-    let config = Config { enforcement, audit: scene.audit, ..Config::complete() };
-    let documents = documents::read(&scene.files)?;
-    let mut cluster = Cluster::new(config);
-    documents::apply_all(&documents, &mut cluster)?;
-    Ok((documents, cluster))
+    Config { enforcement, audit, ..Config::complete() }
 }
 
 /// Prints the policies that would allow the flows; exit code 1 if there is something that no policy of its own allows.

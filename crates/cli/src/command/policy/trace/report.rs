@@ -14,9 +14,9 @@ use crate::output::Output;
 
 /// One flow with what happens to it.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) flow: Flow,
-    pub(super) trace: Trace,
+pub(in crate::command) struct Answer {
+    pub(in crate::command) flow: Flow,
+    pub(in crate::command) trace: Trace,
     /// What would allow it: the smallest change of each side that denies.
     pub(super) changes: Vec<Change>,
     /// The same with policies of their own.
@@ -25,7 +25,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// Asks the cluster.
-    pub(super) fn new(flow: &Flow, cluster: &mut Cluster) -> Result<Self, Failure> {
+    pub(in crate::command) fn new(flow: &Flow, cluster: &mut Cluster) -> Result<Self, Failure> {
         let refused = |error: sluice_model::TraceError| Failure::not_found(error.to_string());
         let trace = cluster.trace(flow).map_err(refused)?;
         let changes = cluster.changes(flow).map_err(refused)?;
