@@ -86,6 +86,9 @@ pub(crate) struct ExplainArgs {
     /// Flows as `sluice monitor -o json` writes them instead of those that the agent keeps; - is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) flow: Option<PathBuf>,
+    /// Print nothing but the policies that would allow it, as YAML
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) suggest: bool,
     #[command(flatten)]
     pub(crate) out: Out,
 }

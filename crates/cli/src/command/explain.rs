@@ -11,7 +11,7 @@ use sluice_model::{Cluster, Flow, FlowPort, Participant, Who};
 use sluice_types::Protocol;
 
 use super::monitor::{clock, matches_peer};
-use super::policy::trace::{Answer, Stage};
+use super::policy::trace::{Answer, Stage, suggest};
 use crate::args::{ExplainArgs, Format};
 use crate::failure::{Failure, io};
 use crate::output::Output;
@@ -37,8 +37,11 @@ pub(super) fn run(
     let mut stage = Stage::build(&arguments.scene, client)?;
     let flow = asked(recorded, &mut stage.cluster)?;
     let answers = stage.answers(&[flow])?;
+    if arguments.suggest {
+        return suggest(&answers, output);
+    }
     if arguments.out.format == Format::Table {
-        writeln!(output, "{} {recorded} #{}", clock(recorded.time_unix_ns), recorded.id())?;
+        writeln!(output, "{} {recorded} id={}", clock(recorded.time_unix_ns), recorded.id())?;
         differences(recorded, &answers, output)?;
         writeln!(output)?;
     }
@@ -52,7 +55,7 @@ fn is_wanted(flow: &Recorded, arguments: &ExplainArgs) -> bool {
         .as_ref()
         .is_none_or(|pod| matches_peer(&flow.source, pod) || matches_peer(&flow.destination, pod));
     match &arguments.id {
-        Some(id) => flow.id() == id.trim_start_matches('#') && is_peer,
+        Some(id) => flow.id() == id.trim_start_matches("id=") && is_peer,
         // A file may be of one flow, whatever became of it.
         None => is_peer && (is_drop || (arguments.flow.is_some() && !arguments.last_drop)),
     }

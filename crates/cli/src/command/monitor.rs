@@ -71,7 +71,7 @@ fn print(flow: &Flow, format: MonitorFormat, output: &mut Output) -> Result<(), 
         let note = output.warn(&format!("({} more were not reported)", flow.lost));
         writeln!(output, "{time} {note}")?;
     }
-    let id = output.dim(&format!("#{}", flow.id()));
+    let id = output.dim(&format!("id={}", flow.id()));
     writeln!(output, "{time} {painted}{rest} {id}")?;
     Ok(())
 }

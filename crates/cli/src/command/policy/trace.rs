@@ -101,7 +101,7 @@ fn config(enforcement: &str, audit: bool) -> Config {
 }
 
 /// Prints the policies that would allow the flows; exit code 1 if there is something that no policy of its own allows.
-fn suggest(answers: &[Answer], output: &mut Output) -> Result<(), Failure> {
+pub(in crate::command) fn suggest(answers: &[Answer], output: &mut Output) -> Result<(), Failure> {
     let mut printed: Vec<&serde_json::Value> = Vec::new();
     for change in answers.iter().flat_map(|answer| &answer.policies) {
         match &change.step {

@@ -12,6 +12,7 @@ use sluice_api::read_manifests;
 use sluice_client::model::{Endpoint, IpcacheRow, PolicyInfo, Status};
 use sluice_client::{Client, path};
 use sluice_model::{Cluster, Participant, Who};
+use sluice_policy::labels::CLUSTER;
 use sluice_types::{Identity, Source};
 
 use super::{Stage, config};
@@ -31,7 +32,12 @@ pub(super) fn build(scene: &Scene, client: &Client) -> Result<Stage, Failure> {
     let endpoints: Vec<Endpoint> = client.fetch(path::ENDPOINTS)?;
     let addresses: Vec<IpcacheRow> = client.fetch(path::BPF_IPCACHE)?;
     let enforcement = scene.enforcement.as_deref().unwrap_or(&status.enforcement);
-    let mut cluster = Cluster::new(config(enforcement, scene.audit || status.audit));
+    let mut config = config(enforcement, scene.audit || status.audit);
+    let mut names = endpoints.iter().filter_map(|endpoint| endpoint.labels.value(&Source::K8s, CLUSTER));
+    if let Some(name) = names.next() {
+        name.clone_into(&mut config.cluster_name);
+    }
+    let mut cluster = Cluster::new(config);
     let documents = policies.iter().map(document).collect::<Result<Vec<_>, _>>()?;
     let documents: Vec<Document> = documents.into_iter().flatten().collect();
     documents::apply_all(&documents, &mut cluster)?;

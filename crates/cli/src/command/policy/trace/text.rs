@@ -41,7 +41,7 @@ fn one(answer: &Answer, sources: &Sources<'_>, output: &mut Output) -> Result<()
     let Answer { flow, trace, changes, .. } = answer;
     let headline = output.bold(&headline(flow, trace.port));
     writeln!(output, "{headline}\n")?;
-    let mut table = Table::new(&["SIDE", "SUBJECT", "IDENTITY", "VERDICT", "WHY"]);
+    let mut table = Table::new(&["SIDE", "SUBJECT", "VERDICT", "WHY"]);
     for direction in [Direction::Egress, Direction::Ingress] {
         table.row(side_row(trace, flow, direction, output));
     }
@@ -68,17 +68,17 @@ fn headline(flow: &Flow, port: u16) -> String {
     format!("{} -> {}   {traffic}{}", flow.from, flow.to, request.unwrap_or_default())
 }
 
-fn side_row(trace: &Trace, flow: &Flow, direction: Direction, output: &Output) -> [String; 5] {
-    let (side, name, identity) = match direction {
-        Direction::Egress => (&trace.egress, &flow.from, trace.identities.0),
-        Direction::Ingress => (&trace.ingress, &flow.to, trace.identities.1),
+fn side_row(trace: &Trace, flow: &Flow, direction: Direction, output: &Output) -> [String; 4] {
+    let (side, name) = match direction {
+        Direction::Egress => (&trace.egress, &flow.from),
+        Direction::Ingress => (&trace.ingress, &flow.to),
     };
     let (word, why) = match side {
         Some(side) => (painted(side.word, output), reason(side)),
         None if flow.from == flow.to => (output.dim("-"), "traffic to oneself is not judged".to_owned()),
         None => (output.dim("-"), "no policy is enforced at this end".to_owned()),
     };
-    [direction.to_string(), name.clone(), identity.as_u32().to_string(), word, why]
+    [direction.to_string(), name.clone(), word, why]
 }
 
 fn painted(word: Word, output: &Output) -> String {
