@@ -29,6 +29,13 @@ pub(super) struct Wanted {
     /// How many of the last flows come first.
     #[serde(default)]
     last: usize,
+    /// Whether those that are still to come follow.
+    #[serde(default = "yes")]
+    follow: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 pub(super) async fn monitor(
@@ -52,7 +59,7 @@ async fn pass_on(agent: Agent, wanted: Wanted, sender: mpsc::Sender<Bytes>) {
             return;
         }
     }
-    loop {
+    while wanted.follow {
         let received = tokio::select! {
             received = receiver.recv() => received,
             () = sender.closed() => break,

@@ -1,8 +1,12 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
+mod trace;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use trace::{ExplainArgs, Scene, TraceArgs};
 
 use crate::pod_name::PodName;
 use crate::policy_name::PolicyName;
@@ -103,7 +107,7 @@ pub(crate) enum Command {
     /// Identities: the numbers that stand for label sets
     #[command(subcommand, visible_alias = "id")]
     Identity(IdentityCommand),
-    /// Policies: list, apply, delete
+    /// Policies: list, apply, delete, trace
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// The kernel's tables: policy, connections, addresses
@@ -111,6 +115,8 @@ pub(crate) enum Command {
     Bpf(BpfCommand),
     /// Follow what is dropped, and why
     Monitor(MonitorArgs),
+    /// Say of a packet that was dropped why, and what would allow it
+    Explain(Box<ExplainArgs>),
     /// Start a node on a directory of manifests, in the foreground
     Up(UpArgs),
     /// Pods on a node made by `sluice up`: network namespaces with an endpoint
@@ -212,6 +218,8 @@ pub(crate) enum PolicyCommand {
         #[arg(short, long = "filename", value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Say what happens to a flow, why, and what would allow it
+    Trace(Box<TraceArgs>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 mod bpf;
 mod completion;
 mod endpoint;
+mod explain;
 mod identity;
 mod monitor;
 mod pod;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(client, command, output),
         Command::Bpf(command) => bpf::run(&client()?, command, output),
         Command::Monitor(arguments) => monitor::run(&client()?, arguments, output),
+        Command::Explain(arguments) => explain::run(client, arguments, output),
         Command::Up(arguments) => crate::node::up::run(arguments, output),
         Command::Pod(command) => pod::run(&cli.global, command, output),
         Command::Demo(arguments) => crate::demo::run(arguments, output),

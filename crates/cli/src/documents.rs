@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use sluice_api::read_manifests;
 use sluice_model::Cluster;
@@ -17,6 +18,8 @@ const SHOWN_MAX: usize = 20;
 pub(crate) struct Document {
     /// The file as it was named, or `standard input`.
     pub(crate) file: String,
+    /// The whole text of the file.
+    pub(crate) text: Arc<str>,
     pub(crate) manifest: sluice_api::Manifest,
 }
 
@@ -27,8 +30,11 @@ pub(crate) type Mistake = String;
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<Document>, Failure> {
     let files = manifest::read_all(paths)?;
     let documents = files.into_iter().flat_map(|file| {
-        let manifests = read_manifests(&file.text);
-        manifests.into_iter().map(move |manifest| Document { file: file.name.clone(), manifest })
+        let text: Arc<str> = file.text.into();
+        let manifests = read_manifests(&text);
+        let document =
+            move |manifest| Document { file: file.name.clone(), text: Arc::clone(&text), manifest };
+        manifests.into_iter().map(document)
     });
     Ok(documents.collect())
 }

@@ -6,6 +6,7 @@
 mod args;
 mod command;
 mod demo;
+mod documents;
 mod failure;
 mod manifest;
 mod node;

@@ -363,7 +363,7 @@ mod tests {
         let line = |pod: &str| {
             format!(
                 "00:00:00.001Z DROPPED shop/{pod}:40000 -> shop/web:80 TCP SYN (ingress, POLICY_DENIED: no rule allows it \
-             (default deny), by cnp/shop/web)\n"
+             (default deny), by cnp/shop/web) id=f4240\n"
             )
         };
         assert_eq!(stdout(&agent.run(&["monitor", "-n", "2"])), line("b") + &line("c"));

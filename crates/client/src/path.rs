@@ -44,8 +44,10 @@ pub const BPF_POLICY: &str = "/v1/bpf/policy";
 pub const BPF_CT: &str = "/v1/bpf/ct";
 /// `GET`: list of [`crate::model::IpcacheRow`].
 pub const BPF_IPCACHE: &str = "/v1/bpf/ipcache";
-/// `GET ?verdicts=true`: endless stream of [`sluice_flow::Flow`], one JSON object a line.
+/// `GET ?verdicts=true&last=COUNT&follow=false`: endless unless `follow=false` stream of [`sluice_flow::Flow`], one JSON object a line.
 pub const MONITOR: &str = "/v1/monitor";
+/// `GET`: the last flows that were not simply allowed, as [`MONITOR`] has them, oldest first; then it ends.
+pub const RECENT_FLOWS: &str = "/v1/monitor?last=4096&follow=false";
 
 /// Fills the `{…}` parts of a path template, in order. Values must not hold `/`, `?` or spaces.
 #[must_use]

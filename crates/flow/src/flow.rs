@@ -54,6 +54,14 @@ pub struct Flow {
     pub ifindex: u32,
 }
 
+impl Flow {
+    /// A name for it among those that an agent keeps: the moment it was seen.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{:x}", self.time_unix_ns)
+    }
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }

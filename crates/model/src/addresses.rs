@@ -88,7 +88,7 @@ impl Cluster {
                 let of_namespace = self.namespaces.get(namespace).cloned().unwrap_or_default();
                 pod_labels(labels, namespace, &of_namespace, service_account, &self.config.cluster_name)
             }
-            Who::Labelled(labels) => labels.clone(),
+            Who::Labelled(labels) | Who::Seen(labels) => labels.clone(),
             Who::Outside => match participant.addresses.first() {
                 Some(address) => cidr_labels((*address).into(), prefixes),
                 None => reserved_labels(Identity::WORLD),
@@ -105,7 +105,7 @@ impl Cluster {
         let matched = match &participant.who {
             Who::Pod { .. } | Who::Labelled(_) => self.config.cidr_match_pods,
             Who::Host(_) | Who::Reserved { .. } => self.config.cidr_match_nodes,
-            Who::Outside => false,
+            Who::Seen(_) | Who::Outside => false,
         };
         if matched {
             labels.extend(participant.addresses.iter().flat_map(|address| covering(*address, prefixes)));
@@ -126,7 +126,7 @@ impl Cluster {
             Who::Reserved { identity, .. } if *labels == reserved_labels(*identity) => *identity,
             Who::Reserved { .. } => self.number(labels, NODE_MIN),
             Who::Pod { .. } | Who::Labelled(_) => self.number(labels, Identity::CLUSTER_MIN),
-            Who::Outside => self.number(labels, Identity::LOCAL_MIN),
+            Who::Seen(_) | Who::Outside => self.number(labels, Identity::LOCAL_MIN),
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Cluster {
     pub(crate) behind_services: BTreeSet<String>,
     pub(crate) secrets: SecretValues,
     pub(crate) parts: RuleParts,
+    /// Policies as they were said.
+    pub(crate) policies: BTreeMap<PolicyRef, Object>,
     /// Everybody with identity and labels; empty while something is not worked out.
     pub(crate) known: BTreeMap<String, Known>,
     pub(crate) is_settled: bool,
@@ -71,6 +73,7 @@ impl Cluster {
             behind_services: BTreeSet::new(),
             secrets: SecretValues::default(),
             parts: RuleParts::default(),
+            policies: BTreeMap::new(),
             known: BTreeMap::new(),
             is_settled: false,
             identities: BTreeMap::new(),
@@ -93,7 +96,9 @@ impl Cluster {
     pub fn apply(&mut self, object: &Object) -> Result<(), Vec<ParseError>> {
         self.is_settled = false;
         if let Some((policy, rules)) = parse::object(object, &self.config) {
-            self.set_policy(policy, rules?);
+            let rules = rules?;
+            self.policies.insert(policy.clone(), object.clone());
+            self.set_policy(policy, rules);
             return Ok(());
         }
         match object {
@@ -130,6 +135,7 @@ impl Cluster {
     pub fn remove_policy(&mut self, policy: &PolicyRef) {
         drop(self.repository.remove(policy));
         self.parts.remove(policy);
+        self.policies.remove(policy);
         self.is_settled = false;
     }
 

@@ -4,6 +4,7 @@
 //! given out as the agent gives them out; every verdict is the engine's. Pure: no I/O, no clock, no threads.
 
 mod addresses;
+mod change;
 mod cluster;
 mod coverage;
 mod end;
@@ -13,11 +14,13 @@ mod secrets;
 mod services;
 mod trace;
 
+pub use change::{Change, Opened, Step};
 pub use cluster::Cluster;
 pub use coverage::RulePart;
 pub use end::UnknownEnd;
 pub use flow::{Flow, FlowPort, FlowRequest, HttpCall, KafkaCall};
 pub use participant::{Participant, Who};
+pub use services::ServiceError;
 pub use trace::{Side, Trace, TraceError, Word};
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub enum Who {
     },
     /// Any pod that has exactly these labels, given with their sources.
     Labelled(Labels),
+    /// Somebody who is not judged here and has exactly these labels, as another judge gave them out.
+    Seen(Labels),
     /// An address outside of the cluster.
     Outside,
     /// The node the other end is on, with its node labels. Judged if the host firewall is on.
@@ -82,7 +84,7 @@ impl Participant {
     pub fn is_judged(&self, host_firewall: bool) -> bool {
         match &self.who {
             Who::Pod { .. } | Who::Labelled(_) => true,
-            Who::Outside => false,
+            Who::Seen(_) | Who::Outside => false,
             Who::Host(_) => host_firewall,
             Who::Reserved { identity, .. } => {
                 [Identity::HEALTH, Identity::INIT, Identity::INGRESS].contains(identity)

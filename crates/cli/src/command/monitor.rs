@@ -44,7 +44,7 @@ fn is_wanted(flow: &Flow, arguments: &MonitorArgs) -> bool {
 }
 
 /// Whether `end` is what `wanted` names: `NAMESPACE/POD`, `NAMESPACE/`, an address, or a reserved name.
-fn matches_peer(end: &FlowEnd, wanted: &str) -> bool {
+pub(super) fn matches_peer(end: &FlowEnd, wanted: &str) -> bool {
     if let Some((namespace, pod)) = wanted.split_once('/') {
         return end.namespace == namespace && !end.pod.is_empty() && (pod.is_empty() || end.pod == pod);
     }
@@ -71,7 +71,8 @@ fn print(flow: &Flow, format: MonitorFormat, output: &mut Output) -> Result<(), 
         let note = output.warn(&format!("({} more were not reported)", flow.lost));
         writeln!(output, "{time} {note}")?;
     }
-    writeln!(output, "{time} {painted}{rest}")?;
+    let id = output.dim(&format!("id={}", flow.id()));
+    writeln!(output, "{time} {painted}{rest} {id}")?;
     Ok(())
 }
 

@@ -1,4 +1,6 @@
-//! `sluice policy`: list, show, apply, delete.
+//! `sluice policy`: list, show, apply, delete, trace.
+
+pub(super) mod trace;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ pub(super) fn run(
         PolicyCommand::Get { policy: Some(name), out } => show(&client()?, name, out.format, output),
         PolicyCommand::Apply { files } => apply(&client()?, files, output),
         PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
+        PolicyCommand::Trace(arguments) => trace::run(client, arguments, output),
     }
 }
 
