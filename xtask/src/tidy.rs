@@ -17,10 +17,22 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("sluice-ebpf-common", &["sluice-types"]),
     ("sluice-ebpf-programs", &["sluice-ebpf-common", "sluice-types"]),
     ("sluice-policy", &["sluice-api", "sluice-types"]),
+    ("sluice-lint", &["sluice-api", "sluice-policy", "sluice-types"]),
     ("sluice-client", &["sluice-flow", "sluice-types"]),
     ("sluice-ebpf-loader", &["sluice-ebpf-common", "sluice-policy", "sluice-types"]),
     ("sluice-cni", &["sluice-client", "sluice-ebpf-loader", "sluice-netlink", "sluice-types"]),
-    ("sluice-cli", &["sluice-client", "sluice-flow", "sluice-netlink", "sluice-policy", "sluice-types"]),
+    (
+        "sluice-cli",
+        &[
+            "sluice-api",
+            "sluice-client",
+            "sluice-flow",
+            "sluice-lint",
+            "sluice-netlink",
+            "sluice-policy",
+            "sluice-types",
+        ],
+    ),
     (
         "sluice-agent",
         &[

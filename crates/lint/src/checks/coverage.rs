@@ -1,0 +1,175 @@
+//! Rules against rules: those that decide nothing, and those that a stronger one contradicts.
+
+use std::collections::BTreeSet;
+
+use sluice_policy::{
+    Rule,
+    rule::{Action, PortRule, Ports, Tier},
+};
+
+use crate::{
+    cover::{PortSet, has_effects, peers_cover, requests_cover, select_nobody, subject_covers},
+    report::Report,
+    rules::{RULE_IS_SHADOWED, RULE_IS_VOID},
+    scene::{Placed, Scene},
+};
+
+type Rules<'s, 'a> = Vec<Placed<'s, 'a>>;
+
+pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
+    let all: Rules<'_, '_> = scene.rules().collect();
+    // What `requires` adds to peers is not in the rules themselves.
+    if all.iter().any(|placed| !placed.rule.requires.is_empty()) {
+        return;
+    }
+    let (void, mut left): (Rules<'_, '_>, Rules<'_, '_>) =
+        all.iter().partition(|placed| is_comparable(placed.rule) && contradiction(&all, **placed, report));
+    drop(void);
+    // Whatever is found may be removed together with everything found before. So what was found is no reason any
+    // more, and of two rules that say the same the later one is found. One rule as the reason is easier to follow
+    // than several, so those are looked for first.
+    for several in [false, true] {
+        let candidates: Rules<'_, '_> = left.iter().rev().copied().collect();
+        for placed in candidates.into_iter().filter(|placed| is_comparable(placed.rule)) {
+            if let Some(reasons) = reasons(&left, placed, several) {
+                shadowed(&reasons, placed, report);
+                left.retain(|other| !other.is(&placed));
+            }
+        }
+    }
+}
+
+/// Whether all that a rule is about can be seen in it.
+fn is_comparable(rule: &Rule) -> bool {
+    !select_nobody(&rule.peers) && rule.ports.rules().all(|ports| ports.service.is_none())
+}
+
+/// Reports a rule that stronger ones contradict in all it says.
+fn contradiction(all: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report) -> bool {
+    let is_stronger = |other: &&Placed<'_, '_>| {
+        is_about_all_of(other.rule, placed.rule) && contradicts(other.rule, placed.rule)
+    };
+    let strong: Rules<'_, '_> = all.iter().filter(is_stronger).copied().collect();
+    let is_void = plain(&strong).covers(&PortSet::of(&placed.rule.ports));
+    if is_void {
+        void(&strong, placed, report);
+    }
+    is_void
+}
+
+/// Whether `other` is for everybody whom `own` selects, and for all of its peers.
+fn is_about_all_of(other: &Rule, own: &Rule) -> bool {
+    other.direction == own.direction
+        && subject_covers(&other.subject, &own.subject)
+        && peers_cover(&other.peers, &own.peers)
+}
+
+/// Whether what `other` says counts before what `own` says, and is something else.
+fn contradicts(other: &Rule, own: &Rule) -> bool {
+    let before = (other.tier, other.priority) < (own.tier, own.priority);
+    match (other.tier, own.tier) {
+        (Tier::Normal, Tier::Normal) => other.action == Action::Deny && own.action == Action::Allow,
+        (Tier::Admin, Tier::Normal) => {
+            let opposite = [(Action::Deny, Action::Allow), (Action::Allow, Action::Deny)];
+            opposite.contains(&(other.action, own.action))
+        }
+        (Tier::Admin, Tier::Admin) | (Tier::Baseline, Tier::Baseline) => before && other.action != own.action,
+        (Tier::Admin | Tier::Normal | Tier::Baseline | Tier::Default, _) => false,
+    }
+}
+
+/// Whether `other` decides what both are about, and as `own` would.
+fn decides_the_same_way(other: &Rule, own: &Rule) -> bool {
+    let told_apart = own.log.is_some() && own.log != other.log;
+    let in_time = other.tier == Tier::Normal || other.priority <= own.priority;
+    other.tier == own.tier && other.action == own.action && in_time && !told_apart
+}
+
+/// The rules because of which a rule is not needed: one of them, or several together.
+fn reasons<'s, 'a>(left: &[Placed<'s, 'a>], placed: Placed<'s, 'a>, several: bool) -> Option<Rules<'s, 'a>> {
+    let own = placed.rule;
+    let says_the_same = |other: &&Placed<'_, '_>| {
+        !other.is(&placed) && is_about_all_of(other.rule, own) && decides_the_same_way(other.rule, own)
+    };
+    let candidates: Rules<'s, 'a> = left.iter().filter(says_the_same).copied().collect();
+    let enough = |rules: &[Placed<'s, 'a>]| {
+        let closes = !own.default_deny || rules.iter().any(|other| other.rule.default_deny);
+        !rules.is_empty() && closes && say_everything(rules, own)
+    };
+    if several {
+        return Some(candidates).filter(|candidates| enough(candidates));
+    }
+    candidates.into_iter().map(|one| vec![one]).find(|one| enough(one))
+}
+
+/// What the elements without conditions on requests and Services are about, together.
+fn plain(rules: &[Placed<'_, '_>]) -> PortSet {
+    let mut all = PortSet::default();
+    for placed in rules {
+        let is_plain = |ports: &PortRule| ports.l7.is_none() && ports.service.is_none();
+        all.merge(PortSet::of_rules(&placed.rule.ports, is_plain));
+    }
+    all
+}
+
+/// Whether each element of a rule is said by `others`: traffic by their elements without conditions, requests by
+/// elements that name the same ones. Requests that are void because of a plain element have a finding of their own.
+fn say_everything(others: &[Placed<'_, '_>], own: &Rule) -> bool {
+    let open = plain(others);
+    let Ports::Select(elements) = &own.ports else { return open.is_all() };
+    elements.iter().all(|element| match &element.l7 {
+        None => open.covers(&PortSet::of_traffic(&element.traffic)),
+        Some(requests) => {
+            let mut theirs = others.iter().flat_map(|other| other.rule.ports.rules());
+            !has_effects(requests) && theirs.any(|other| asks_for(other, element))
+        }
+    })
+}
+
+/// Whether one element names all requests of another on all of its ports.
+fn asks_for(wide: &PortRule, narrow: &PortRule) -> bool {
+    let (Some(wide_requests), Some(requests)) = (&wide.l7, &narrow.l7) else { return false };
+    wide.service.is_none()
+        && PortSet::of_traffic(&wide.traffic).covers(&PortSet::of_traffic(&narrow.traffic))
+        && requests_cover(wide_requests, requests)
+}
+
+fn names(others: &[Placed<'_, '_>]) -> String {
+    let names: BTreeSet<String> = others.iter().map(Placed::name).collect();
+    names.into_iter().collect::<Vec<_>>().join(" and ")
+}
+
+fn void(strong: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report) {
+    let says = |rule: &Rule| match rule.action {
+        Action::Allow => "allow",
+        Action::Deny => "deny",
+        Action::Pass => "pass on",
+    };
+    let theirs: BTreeSet<&str> = strong.iter().map(|other| says(other.rule)).collect();
+    let theirs = theirs.into_iter().collect::<Vec<_>>().join(" or ");
+    let own = says(placed.rule);
+    let message = format!("this can never {own} anything: rules that count first {theirs} all of it");
+    let help = match placed.rule.tier {
+        Tier::Normal => {
+            "Deny rules win over allow rules, however narrow those are, and administrators' rules over both. To let \
+             something through, take it out of what is denied, or close the direction and allow what may pass."
+        }
+        Tier::Admin | Tier::Baseline | Tier::Default => {
+            "The first rule that matches counts: give this one an earlier place."
+        }
+    };
+    let finding = report.add(&RULE_IS_VOID, &placed.at(), message, help);
+    for other in strong {
+        finding.also(&other.at(), format!("{} counts first", other.name()));
+    }
+}
+
+fn shadowed(same: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report) {
+    let verb = if same.len() == 1 { "does" } else { "do" };
+    let message = format!("this decides nothing that {} {verb} not decide the same way", names(same));
+    let help = "Remove it, or make the wider rule narrower if this one was meant to be the limit.";
+    let finding = report.add(&RULE_IS_SHADOWED, &placed.at(), message, help);
+    for other in same {
+        finding.also(&other.at(), format!("{} says it already", other.name()));
+    }
+}

@@ -1,0 +1,49 @@
+//! Coverage between rules about requests.
+
+use sluice_policy::l7::{DnsRule, HttpRule, KafkaRule, L7Rules, ServerName};
+
+/// Whether every request that `narrow` names is named by `wide`: each of its elements is one of `wide`.
+pub(crate) fn requests_cover(wide: &L7Rules, narrow: &L7Rules) -> bool {
+    match (wide, narrow) {
+        (L7Rules::Http(wide), L7Rules::Http(narrow)) => all_in(narrow, wide, http),
+        (L7Rules::Kafka(wide), L7Rules::Kafka(narrow)) => all_in(narrow, wide, kafka),
+        (L7Rules::Dns(wide), L7Rules::Dns(narrow)) => all_in(narrow, wide, dns),
+        (L7Rules::Tls(wide), L7Rules::Tls(narrow)) => all_in(narrow, wide, tls),
+        (L7Rules::Http(_) | L7Rules::Kafka(_) | L7Rules::Dns(_) | L7Rules::Tls(_), _) => false,
+    }
+}
+
+/// Whether a rule changes or reports the requests that pass. That happens beside whatever other rules say.
+pub(crate) fn has_effects(rules: &L7Rules) -> bool {
+    match rules {
+        L7Rules::Http(rules) => {
+            rules.iter().flat_map(|rule| &rule.headers).any(|header| header.mismatch.is_some())
+        }
+        L7Rules::Kafka(_) | L7Rules::Dns(_) | L7Rules::Tls(_) => false,
+    }
+}
+
+fn all_in<T: PartialEq + Clone>(narrow: &[T], wide: &[T], without_place: impl Fn(&T) -> T) -> bool {
+    let wide: Vec<T> = wide.iter().map(&without_place).collect();
+    narrow.iter().all(|rule| wide.contains(&without_place(rule)))
+}
+
+fn http(rule: &HttpRule) -> HttpRule {
+    HttpRule { part: String::new(), ..rule.clone() }
+}
+
+fn kafka(rule: &KafkaRule) -> KafkaRule {
+    KafkaRule { part: String::new(), ..rule.clone() }
+}
+
+fn dns(rule: &DnsRule) -> DnsRule {
+    let mut rule = rule.clone();
+    rule.part.clear();
+    rule
+}
+
+fn tls(rule: &ServerName) -> ServerName {
+    let mut rule = rule.clone();
+    rule.part.clear();
+    rule
+}
