@@ -1,8 +1,12 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
+mod lint;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use lint::{Deny, LintArgs, LintFormat};
 
 use crate::pod_name::PodName;
 use crate::policy_name::PolicyName;
@@ -212,6 +216,8 @@ pub(crate) enum PolicyCommand {
         #[arg(short, long = "filename", value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Find what is probably not meant in manifests; needs no agent
+    Lint(LintArgs),
 }
 
 #[derive(Debug, Subcommand)]

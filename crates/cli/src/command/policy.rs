@@ -1,4 +1,6 @@
-//! `sluice policy`: list, show, apply, delete.
+//! `sluice policy`: list, show, apply, delete, and what can be said about manifests without an agent.
+
+mod lint;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ pub(super) fn run(client: &Client, command: &PolicyCommand, output: &mut Output)
         PolicyCommand::Get { policy: Some(name), out } => show(client, name, out.format, output),
         PolicyCommand::Apply { files } => apply(client, files, output),
         PolicyCommand::Delete { policies, files } => delete(client, policies, files, output),
+        PolicyCommand::Lint(arguments) => lint::run(arguments, output),
     }
 }
 
