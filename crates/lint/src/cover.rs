@@ -11,7 +11,7 @@ mod requests;
 pub(crate) use labels::{contradiction, implies};
 pub(crate) use peers::{Peer, peers_cover, peers_of, select_nobody};
 pub(crate) use ports::PortSet;
-pub(crate) use requests::{has_effects, requests_cover};
+pub(crate) use requests::{has_effects, open_ports, refuses_nothing, requests_cover};
 
 use sluice_policy::rule::RuleSubject;
 

@@ -1,4 +1,10 @@
-//! What is found in whole documents.
+//! What is found in whole documents, and what is not. The pages of the rules are tests as well (`tests/pages.rs`).
+
+mod cluster;
+mod documents;
+mod policies;
+mod requests;
+mod seeds;
 
 use sluice_api::read_manifests;
 
@@ -9,28 +15,76 @@ pub(crate) fn documents(file: &str, text: &str) -> Vec<Document> {
     manifests.map(|manifest| Document { file: file.to_owned(), manifest }).collect()
 }
 
-/// Everything found in a text, one line each: `LINE:COLUMN CODE message`.
+/// Everything found in a text, one line each.
 pub(crate) fn found(text: &str, options: &Options) -> Vec<String> {
     lint(&documents("a.yaml", text), options).iter().map(line).collect()
 }
 
-pub(crate) fn line(finding: &Finding) -> String {
-    format!("{}:{} {} {} {}", finding.line, finding.column, finding.severity, finding.code, finding.message)
+/// `LINE:COLUMN SEVERITY CODE message`.
+fn line(finding: &Finding) -> String {
+    let Finding { line, column, severity, code, message, .. } = finding;
+    format!("{line}:{column} {severity} {code} {message}")
 }
 
-/// The examples of the founding documents: what they teach, and where they fall into the traps they warn of.
-#[test]
-fn seeds() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/seeds");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let mut all = Vec::new();
-    for file in files {
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(&file).unwrap();
-        for finding in lint(&documents(&name, &text), &Options::default()) {
-            all.push(format!("{name}:{}", line(&finding)));
-        }
+/// A `CiliumNetworkPolicy` of namespace `shop`.
+fn cnp(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {spec}\n"
+    )
+}
+
+fn ccnp(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: {name}}}\n\
+         spec: {spec}\n"
+    )
+}
+
+fn knp(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+         spec: {spec}\n"
+    )
+}
+
+fn pod(name: &str, labels: &str, spec: &str) -> String {
+    let (namespace, name) = name.split_once('/').unwrap();
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {labels}}}\n\
+         spec: {spec}\n"
+    )
+}
+
+/// Checks which findings of one code there are: the messages, separated by `|`.
+fn check(code: &str, cases: &[(&str, String, &str)]) {
+    check_with(code, &Options::default(), cases);
+}
+
+fn check_with(code: &str, options: &Options, cases: &[(&str, String, &str)]) {
+    for (name, text, want) in cases {
+        let findings = lint(&documents("a.yaml", text), options);
+        let invalid = |finding: &&Finding| ["SL070", "SL071"].contains(&finding.code) && code != finding.code;
+        assert_eq!(findings.iter().find(invalid), None, "{name}");
+        let messages: Vec<&str> = findings
+            .iter()
+            .filter(|finding| finding.code == code)
+            .map(|finding| finding.message.as_str())
+            .collect();
+        assert_eq!(messages.join("|"), *want, "{code}: {name}");
     }
-    println!("{}", all.join("\n"));
+}
+
+/// Checks the advice of the only finding of a code.
+fn check_help(code: &str, cases: &[(&str, String, &str)]) {
+    for (name, text, want) in cases {
+        let findings = lint(&documents("a.yaml", text), &Options::default());
+        let helps: Vec<&str> = findings
+            .iter()
+            .filter(|finding| finding.code == code)
+            .map(|finding| finding.help.as_str())
+            .collect();
+        let [help] = helps.as_slice() else { panic!("{name}: {findings:#?}") };
+        assert!(help.contains(want), "{name}: {help}");
+    }
 }

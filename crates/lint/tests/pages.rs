@@ -66,7 +66,7 @@ mod tests {
                 "# {}: {}\n\nSeverity: {}. Finds {}.\n\n",
                 rule.code, rule.name, rule.severity, rule.summary
             );
-            assert!(rule.page.starts_with(&head), "{}:\n{}", rule.code, &rule.page[..head.len()]);
+            assert!(rule.page.starts_with(&head), "{}: {head}", rule.code);
         }
     }
 

@@ -8,7 +8,10 @@ use sluice_policy::{
 };
 
 use crate::{
-    cover::{PortSet, has_effects, peers_cover, requests_cover, select_nobody, subject_covers},
+    cover::{
+        PortSet, has_effects, open_ports, peers_cover, refuses_nothing, requests_cover, select_nobody,
+        subject_covers,
+    },
     report::Report,
     rules::{RULE_IS_SHADOWED, RULE_IS_VOID},
     scene::{Placed, Scene},
@@ -18,8 +21,11 @@ type Rules<'s, 'a> = Vec<Placed<'s, 'a>>;
 
 pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     let all: Rules<'_, '_> = scene.rules().collect();
-    // What `requires` adds to peers is not in the rules themselves.
-    if all.iter().any(|placed| !placed.rule.requires.is_empty()) {
+    let config = &scene.options.config;
+    // What `requires` adds to peers is not in the rules themselves; and where prefixes also select pods or nodes, they
+    // are no longer parts of the world.
+    let hidden = all.iter().any(|placed| !placed.rule.requires.is_empty());
+    if hidden || config.cidr_match_nodes || config.cidr_match_pods {
         return;
     }
     let (void, mut left): (Rules<'_, '_>, Rules<'_, '_>) =
@@ -102,12 +108,11 @@ fn reasons<'s, 'a>(left: &[Placed<'s, 'a>], placed: Placed<'s, 'a>, several: boo
     candidates.into_iter().map(|one| vec![one]).find(|one| enough(one))
 }
 
-/// What the elements without conditions on requests and Services are about, together.
+/// What elements that let all requests pass are about, together.
 fn plain(rules: &[Placed<'_, '_>]) -> PortSet {
     let mut all = PortSet::default();
     for placed in rules {
-        let is_plain = |ports: &PortRule| ports.l7.is_none() && ports.service.is_none();
-        all.merge(PortSet::of_rules(&placed.rule.ports, is_plain));
+        all.merge(open_ports(placed.rule));
     }
     all
 }
@@ -118,11 +123,13 @@ fn say_everything(others: &[Placed<'_, '_>], own: &Rule) -> bool {
     let open = plain(others);
     let Ports::Select(elements) = &own.ports else { return open.is_all() };
     elements.iter().all(|element| match &element.l7 {
-        None => open.covers(&PortSet::of_traffic(&element.traffic)),
-        Some(requests) => {
+        Some(requests) if !refuses_nothing(own) => {
             let mut theirs = others.iter().flat_map(|other| other.rule.ports.rules());
             !has_effects(requests) && theirs.any(|other| asks_for(other, element))
         }
+        // Rules about requests keep the proxy in the way, which others would not.
+        Some(_) => false,
+        None => open.covers(&PortSet::of_traffic(&element.traffic)),
     })
 }
 
@@ -173,3 +180,6 @@ fn shadowed(same: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report
         finding.also(&other.at(), format!("{} says it already", other.name()));
     }
 }
+
+#[cfg(test)]
+mod tests;

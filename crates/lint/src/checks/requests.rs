@@ -10,7 +10,7 @@ use sluice_policy::{
 use sluice_types::Direction;
 
 use crate::{
-    cover::{Peer, PortSet, has_effects, peers_of, subjects_meet},
+    cover::{Peer, PortSet, has_effects, open_ports, peers_of, refuses_nothing, subjects_meet},
     report::Report,
     rules::{HTTP_ON_TLS_PORT, L7_FILTERS_NOTHING, L7_VOIDED, L7_WITHOUT_PEER},
     scene::{Placed, Policy, Scene, rule_path},
@@ -78,7 +78,7 @@ fn voided(
         return;
     }
     let at = placed.policy.at(path_of(rule, ports));
-    if !rule.default_deny {
+    if refuses_nothing(rule) {
         let message =
             "with default deny switched off these rules refuse nothing: requests they do not name pass too";
         let help = "Leave default deny on for this direction, or remove the rules about requests.";
@@ -94,7 +94,7 @@ fn voided(
         let plain = if requests.parser() == Parser::Dns {
             exact_ports(&other.rule.ports)
         } else {
-            PortSet::of_rules(&other.rule.ports, |element| element.l7.is_none() && element.service.is_none())
+            open_ports(other.rule)
         };
         let Some(whose) = meeting(other.rule, rule).filter(|_| plain.meets(&own)) else { continue };
         let message = format!(

@@ -1,6 +1,12 @@
 //! Coverage between rules about requests.
 
-use sluice_policy::l7::{DnsRule, HttpRule, KafkaRule, L7Rules, ServerName};
+use sluice_policy::{
+    Rule,
+    l7::{DnsRule, HttpRule, KafkaRule, L7Rules, ServerName},
+    rule::Tier,
+};
+
+use super::ports::PortSet;
 
 /// Whether every request that `narrow` names is named by `wide`: each of its elements is one of `wide`.
 pub(crate) fn requests_cover(wide: &L7Rules, narrow: &L7Rules) -> bool {
@@ -21,6 +27,18 @@ pub(crate) fn has_effects(rules: &L7Rules) -> bool {
         }
         L7Rules::Kafka(_) | L7Rules::Dns(_) | L7Rules::Tls(_) => false,
     }
+}
+
+/// Whether the requests that a rule does not name pass as well: it does not close its direction.
+pub(crate) fn refuses_nothing(rule: &Rule) -> bool {
+    rule.tier == Tier::Normal && !rule.default_deny
+}
+
+/// The traffic of a rule of which every request passes, whatever Services there are.
+pub(crate) fn open_ports(rule: &Rule) -> PortSet {
+    PortSet::of_rules(&rule.ports, |ports| {
+        (ports.l7.is_none() || refuses_nothing(rule)) && ports.service.is_none()
+    })
 }
 
 fn all_in<T: PartialEq + Clone>(narrow: &[T], wide: &[T], without_place: impl Fn(&T) -> T) -> bool {
