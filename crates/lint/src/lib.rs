@@ -69,7 +69,8 @@ impl Default for Options {
 ///     .map(|manifest| sluice_lint::Document { file: "closed.yaml".to_owned(), manifest })
 ///     .collect();
 /// let findings = sluice_lint::lint(&documents, &sluice_lint::Options::default());
-/// assert_eq!((findings[0].code, findings[0].line), ("SL028", 8));
+/// let worst = findings.iter().max_by_key(|finding| finding.severity).unwrap();
+/// assert_eq!((worst.code, worst.line, worst.column), ("SL028", 8, 11));
 /// ```
 #[must_use]
 pub fn lint(documents: &[Document], options: &Options) -> Vec<Finding> {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod documents;
+mod names;
 mod policies;
 mod requests;
 mod seeds;
