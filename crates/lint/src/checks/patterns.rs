@@ -58,8 +58,13 @@ fn pattern(field: &str, text: &str, at: &At<'_>, report: &mut Report) {
         && let Some(escaped) = pattern.with_escaped_dots()
     {
         let message = format!("a dot is any character: {text} also matches {}", pattern.confused_with());
-        let grpc = if field == "path" { " For gRPC, `rules.grpc` takes names as they are." } else { "" };
-        let help = format!("Write '{escaped}', in single quotes or none.{grpc}");
+        let help = match grpc_call(text).filter(|_| field == "path") {
+            Some((service, method)) => format!(
+                "Write '{escaped}', in single quotes or none. If it is a gRPC call, `rules.grpc` takes names as they \
+                 are: `{{serviceName: {service}, methodName: {method}}}`."
+            ),
+            None => format!("Write '{escaped}', in single quotes or none."),
+        };
         report.add(&UNESCAPED_DOT, at, message, help);
     }
     if pattern.is_anchored() {
@@ -71,6 +76,14 @@ fn pattern(field: &str, text: &str, at: &At<'_>, report: &mut Report) {
         let help = format!("What is below it is `{text}.*`.");
         report.add(&UNANCHORED_HABIT, at, message, help);
     }
+}
+
+/// Service and method, if a path may be that of a gRPC call.
+fn grpc_call(path: &str) -> Option<(&str, &str)> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'));
+    let is_method = method.starts_with(|c: char| c.is_ascii_uppercase()) && is_name(method);
+    (is_method && is_name(service)).then_some((service, method))
 }
 
 /// Why no request can have such a field, and what to write.

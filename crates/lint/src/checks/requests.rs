@@ -97,12 +97,11 @@ fn voided(
             open_ports(other.rule)
         };
         let Some(whose) = meeting(other.rule, rule).filter(|_| plain.meets(&own)) else { continue };
-        let message = format!(
-            "all requests of {whose} pass unseen: another rule allows the port without naming requests"
-        );
+        let message =
+            format!("requests of {whose} all pass: another rule allows the port without naming requests");
         let help = "Rules add up, so one without requests allows them all. Give it the same `rules`, other peers or \
                     other ports, or remove it.";
-        let who = format!("{} allows {whose} without naming requests", other.name());
+        let who = format!("{} allows them", other.name());
         report.add(&L7_VOIDED, &at, message, help).also(&other.at(), who);
     }
 }

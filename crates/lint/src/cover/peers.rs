@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use ipnet::IpNet;
 use sluice_policy::{
+    labels::{CLUSTER, NAMESPACE},
     rule::{Peers, PrefixPeer, PrefixSource, ServicePeer},
     selector::{CidrSelector, LabelKey, LabelSelector, Requirement, Selector},
 };
@@ -80,10 +81,10 @@ impl Peer<'_> {
         }
     }
 
-    /// In the words of the engine.
+    /// In words, as people write about peers.
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Labels(labels) => labels.to_string(),
+            Self::Labels(labels) => describe_labels(labels),
             Self::Prefix(prefix) => prefix.to_string(),
             Self::Group(peer) => match &peer.source {
                 PrefixSource::Group(name) => format!("the group {name}"),
@@ -93,6 +94,31 @@ impl Peer<'_> {
             Self::Service(service) => format!("the Service {service}"),
         }
     }
+}
+
+/// `app=web of shop`, `every pod`, `world`: without what was added so that a selector stays where it belongs.
+fn describe_labels(selector: &LabelSelector) -> String {
+    let mut what = Vec::new();
+    let mut place = String::new();
+    for requirement in selector.requirements() {
+        let key = requirement.key();
+        match (key.key.as_str(), requirement) {
+            (CLUSTER, _) | (NAMESPACE, Requirement::Exists(_)) => {}
+            (NAMESPACE, Requirement::In(_, names)) => {
+                place = format!(" of {}", names.iter().cloned().collect::<Vec<_>>().join(" or "));
+            }
+            (name, Requirement::Exists(_)) if matches!(key.source, Source::Reserved | Source::Fqdn) => {
+                what.push(name.to_owned());
+            }
+            (_, requirement) => {
+                let text = requirement.to_string();
+                let plain = text.strip_prefix("any:").or_else(|| text.strip_prefix("k8s:"));
+                what.push(plain.unwrap_or(&text).to_owned());
+            }
+        }
+    }
+    let what = if what.is_empty() { "every pod".to_owned() } else { what.join(" and ") };
+    format!("{what}{place}")
 }
 
 fn prefix_covers(wide: &CidrSelector, narrow: &CidrSelector) -> bool {

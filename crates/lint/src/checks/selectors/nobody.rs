@@ -12,7 +12,7 @@ use sluice_types::{Labels, Source};
 
 use super::{Placed, shown};
 use crate::{
-    report::Report,
+    report::{At, Report},
     rules::{PEER_SELECTS_NOTHING, Rule, SUBJECT_SELECTS_NOTHING},
     scene::{Pod, Policy, Scene},
 };
@@ -61,7 +61,25 @@ pub(super) fn check(scene: &Scene<'_>, policy: &Policy<'_>, placed: &Placed<'_, 
         ),
     };
     let help = if placed.is_subject { help } else { elsewhere(scene, policy, selector).unwrap_or(help) };
-    report.add(rule, &placed.at, message, help);
+    let at = missing.map_or_else(|| placed.at.clone(), |requirement| at_label(&placed.at, requirement.key()));
+    report.add(rule, &at, message, help);
+}
+
+/// Where a label of a selector stands, or else the selector.
+fn at_label<'a>(selector: &At<'a>, key: &LabelKey) -> At<'a> {
+    let manifest = &selector.document.manifest;
+    let name = key.key.strip_prefix(NAMESPACE_LABEL_PREFIX).unwrap_or(&key.key);
+    for inside in ["", ".podSelector", ".namespaceSelector", ".pods.podSelector"] {
+        let labels = format!("{}{inside}.matchLabels", selector.path);
+        for written in [name.to_owned(), key.key.clone(), key.to_string()] {
+            let path = format!("{labels}[{written}]");
+            // What is not there has the place of what is around it.
+            if manifest.place(&path) != manifest.place(&labels) {
+                return At::new(selector.document, path);
+            }
+        }
+    }
+    selector.clone()
 }
 
 /// Whether only pods of this cluster can be meant.

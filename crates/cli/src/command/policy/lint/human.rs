@@ -19,7 +19,7 @@ pub(super) fn print(input: &Input, findings: &[Finding], output: &mut Output) ->
     }
     let counts = Counts::of(findings);
     let (documents, files) = (input.documents.len(), input.files());
-    let looked_at = format!("{} in {}", plural(documents, "document"), plural(files, "file"));
+    let looked_at = format!("{} of {}", plural(documents, "document"), plural(files, "file"));
     if findings.is_empty() {
         writeln!(output, "{} in {looked_at}", output.good("Nothing found"))?;
         return Ok(());
