@@ -3,11 +3,17 @@
 mod engine;
 mod pods;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use sluice_api::{DocumentError, Object};
-use sluice_policy::{ParseError, PolicyRef, Rule, ServiceName, parse, rule::RuleSubject};
-use sluice_types::Labels;
+use sluice_policy::{
+    ParseError, PolicyRef, Rule, ServiceName, labels::NAMESPACE, parse, rule::RuleSubject,
+    selector::Requirement,
+};
+use sluice_types::{Labels, Source};
 
 pub(crate) use engine::{Engine, example_of};
 pub(crate) use pods::Pod;
@@ -27,9 +33,16 @@ pub(crate) struct Policy<'a> {
     pub(crate) name: PolicyRef,
     pub(crate) written: Written<'a>,
     pub(crate) rules: Vec<Rule>,
+    /// For each rule, the places of the pods that its subject selects.
+    pods: Vec<Arc<[usize]>>,
 }
 
 impl<'a> Policy<'a> {
+    /// Its rules, each with what is known about it.
+    pub(crate) fn placed<'s>(&'s self) -> impl Iterator<Item = Placed<'s, 'a>> {
+        self.rules.iter().zip(&self.pods).map(move |(rule, pods)| Placed { policy: self, rule, pods })
+    }
+
     pub(crate) fn at(&self, path: impl Into<String>) -> At<'a> {
         At::new(self.document, path)
     }
@@ -50,14 +63,14 @@ impl<'a> Policy<'a> {
     }
 
     /// What an entry means.
-    pub(crate) fn rule_of(&self, entry: &Entry<'_>) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule_path(rule) == entry.path)
+    pub(crate) fn rule_of<'s>(&'s self, entry: &Entry<'_>) -> Option<Placed<'s, 'a>> {
+        self.placed().find(|placed| rule_path(placed.rule) == entry.path)
     }
 
     /// The rules of one element of `spec` and `specs`.
-    pub(crate) fn rules_of<'p>(&'p self, spec: &'p Spec<'_>) -> impl Iterator<Item = &'p Rule> {
+    pub(crate) fn rules_of<'s>(&'s self, spec: &Spec<'_>) -> impl Iterator<Item = Placed<'s, 'a>> {
         let inside = format!("{}.", spec.path);
-        self.rules.iter().filter(move |rule| rule_path(rule).starts_with(&inside))
+        self.placed().filter(move |placed| rule_path(placed.rule).starts_with(&inside))
     }
 }
 
@@ -71,6 +84,8 @@ pub(crate) fn rule_path(rule: &Rule) -> String {
 pub(crate) struct Placed<'s, 'a> {
     pub(crate) policy: &'s Policy<'a>,
     pub(crate) rule: &'s Rule,
+    /// The places of the pods that its subject selects, in order.
+    pods: &'s [usize],
 }
 
 impl<'a> Placed<'_, 'a> {
@@ -85,6 +100,13 @@ impl<'a> Placed<'_, 'a> {
 
     pub(crate) fn is(&self, other: &Self) -> bool {
         std::ptr::eq(self.rule, other.rule)
+    }
+
+    /// Whether the rule holds for everybody whom `narrow` selects: for certain, or for every pod there is.
+    pub(crate) fn holds_for_all_of(&self, narrow: &Placed<'_, '_>) -> bool {
+        let selects = |pod: &usize| self.pods.binary_search(pod).is_ok();
+        subject_covers(&self.rule.subject, &narrow.rule.subject)
+            || (!narrow.pods.is_empty() && narrow.pods.iter().all(selects))
     }
 }
 
@@ -102,6 +124,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) services: BTreeMap<ServiceName, &'a sluice_api::Service>,
     pub(crate) groups: BTreeMap<&'a str, &'a sluice_api::CiliumCidrGroup>,
     pub(crate) nodes: Vec<&'a sluice_api::Node>,
+    /// The policies and places of rules by the one namespace whose pods they select; `None` for all namespaces.
+    by_home: BTreeMap<Option<String>, Vec<(usize, usize)>>,
 }
 
 impl<'a> Scene<'a> {
@@ -116,6 +140,7 @@ impl<'a> Scene<'a> {
             services: BTreeMap::new(),
             groups: BTreeMap::new(),
             nodes: Vec::new(),
+            by_home: BTreeMap::new(),
         };
         let repeated = repeated(documents, report);
         for (nth, document) in documents.iter().enumerate() {
@@ -126,23 +151,30 @@ impl<'a> Scene<'a> {
             }
         }
         scene.take_pods();
+        scene.find_subjects();
         scene
     }
 
     /// Every rule with its policy.
     pub(crate) fn rules(&self) -> impl Iterator<Item = Placed<'_, 'a>> {
-        self.policies.iter().flat_map(|policy| policy.rules.iter().map(move |rule| Placed { policy, rule }))
+        self.policies.iter().flat_map(Policy::placed)
     }
 
-    /// The pods that a subject selects.
-    pub(crate) fn pods_of<'s>(&'s self, subject: &'s RuleSubject) -> impl Iterator<Item = &'s Pod> {
-        self.pods.iter().filter(|pod| subject.matches(&pod.labels))
+    /// The rules that may select some endpoint that `placed` selects.
+    pub(crate) fn rules_near(&self, placed: &Placed<'_, '_>) -> impl Iterator<Item = Placed<'_, 'a>> {
+        let home = home(&placed.rule.subject);
+        let homes = self
+            .by_home
+            .iter()
+            .filter(move |(own, _)| home.is_none() || own.is_none() || own.as_deref() == home);
+        homes
+            .flat_map(|(_, rules)| rules)
+            .filter_map(|(policy, nth)| self.policies.get(*policy)?.placed().nth(*nth))
     }
 
-    /// Whether a rule for `wide` holds for everybody whom `narrow` selects: for certain, or for every pod there is.
-    pub(crate) fn holds_for_all(&self, wide: &RuleSubject, narrow: &RuleSubject) -> bool {
-        let mut pods = self.pods_of(narrow).peekable();
-        subject_covers(wide, narrow) || (pods.peek().is_some() && pods.all(|pod| wide.matches(&pod.labels)))
+    /// The pods that the subject of a rule selects.
+    pub(crate) fn pods_of(&self, placed: &Placed<'_, '_>) -> impl Iterator<Item = &Pod> {
+        placed.pods.iter().filter_map(|place| self.pods.get(*place))
     }
 
     /// Whether some pod of the documents is in this namespace.
@@ -189,7 +221,9 @@ impl<'a> Scene<'a> {
             Object::Pod(_) | Object::EndpointSlice(_) | Object::Secret(_) | Object::Ignored => return,
         };
         match (policy_name(document), rules) {
-            (Some(name), Ok(rules)) => self.policies.push(Policy { document, name, written, rules }),
+            (Some(name), Ok(rules)) => {
+                self.policies.push(Policy { document, name, written, rules, pods: Vec::new() });
+            }
             (None, Ok(_)) => {}
             (_, Err(errors)) => errors.iter().for_each(|error| invalid_policy(document, error, report)),
         }
@@ -206,10 +240,48 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Looks up the pods of every subject once.
+    fn find_subjects(&mut self) {
+        let mut by_namespace: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (place, pod) in self.pods.iter().enumerate() {
+            by_namespace.entry(&pod.namespace).or_default().push(place);
+        }
+        let all: Vec<usize> = (0..self.pods.len()).collect();
+        let mut known: HashMap<RuleSubject, Arc<[usize]>> = HashMap::new();
+        for (nth_policy, policy) in self.policies.iter_mut().enumerate() {
+            for (nth, rule) in policy.rules.iter().enumerate() {
+                let own = home(&rule.subject);
+                let among = own.map_or(Some(&all), |namespace| by_namespace.get(namespace));
+                let selects = |place: &&usize| {
+                    self.pods.get(**place).is_some_and(|pod| rule.subject.matches(&pod.labels))
+                };
+                let find = || among.into_iter().flatten().filter(selects).copied().collect();
+                policy.pods.push(Arc::clone(known.entry(rule.subject.clone()).or_insert_with(find)));
+                self.by_home.entry(own.map(str::to_owned)).or_default().push((nth_policy, nth));
+            }
+        }
+    }
+
     /// How many different identities the pods have.
     pub(crate) fn identities(&self) -> BTreeSet<&Labels> {
         self.pods.iter().map(|pod| &pod.labels).collect()
     }
+}
+
+/// The one namespace that a subject is confined to, if any.
+fn home(subject: &RuleSubject) -> Option<&str> {
+    let RuleSubject::Endpoints(selector) = subject else { return None };
+    selector.requirements().find_map(|requirement| match requirement {
+        Requirement::In(key, values)
+            if key.key == NAMESPACE && key.source == Source::K8s && values.len() == 1 =>
+        {
+            values.first().map(String::as_str)
+        }
+        Requirement::In(..)
+        | Requirement::NotIn(..)
+        | Requirement::Exists(_)
+        | Requirement::DoesNotExist(_) => None,
+    })
 }
 
 /// The namespace an object lives in: `default` when it names none.

@@ -35,20 +35,19 @@ fn deny_only(
     direction: Direction,
     report: &mut Report,
 ) {
-    let own = || policy.rules_of(spec).filter(|rule| rule.direction == direction);
-    let Some(deny) = own().find(|rule| rule.action == Action::Deny && rule.default_deny) else { return };
+    let mut own = policy.rules_of(spec).filter(|placed| placed.rule.direction == direction);
+    let denies = |placed: &Placed<'_, '_>| placed.rule.action == Action::Deny && placed.rule.default_deny;
+    let Some(deny) = own.find(denies) else { return };
     // Whoever has a list of what is allowed knows that the direction is closed, even if the list is empty.
-    let allows = |other: Placed<'_, '_>| {
+    let allows = |other: &Placed<'_, '_>| {
         let same = other.rule.direction == direction && other.rule.tier == Tier::Normal;
         same && other.rule.action == Action::Allow
     };
-    let for_all =
-        scene.rules().any(|other| allows(other) && scene.holds_for_all(&other.rule.subject, &deny.subject));
-    let mut pods = scene.pods_of(&deny.subject).peekable();
-    let for_each = pods.peek().is_some()
-        && pods
-            .all(|pod| scene.rules().any(|other| allows(other) && other.rule.subject.matches(&pod.labels)));
-    if for_all || for_each {
+    let others: Vec<Placed<'_, '_>> = scene.rules_near(&deny).filter(allows).collect();
+    let mut pods = scene.pods_of(&deny).peekable();
+    let has_pods = pods.peek().is_some();
+    let for_each = pods.all(|pod| others.iter().any(|other| other.rule.subject.matches(&pod.labels)));
+    if others.iter().any(|other| other.holds_for_all_of(&deny)) || (has_pods && for_each) {
         return;
     }
     let list = direction.as_str();
@@ -65,7 +64,7 @@ fn deny_only(
 fn without_rules(policy: &Policy<'_>, spec: &Spec<'_>, report: &mut Report) {
     let asked = spec.rule.enable_default_deny.unwrap_or_default();
     for (direction, asked) in [(Direction::Ingress, asked.ingress), (Direction::Egress, asked.egress)] {
-        let has_rules = policy.rules_of(spec).any(|rule| rule.direction == direction);
+        let has_rules = policy.rules_of(spec).any(|placed| placed.rule.direction == direction);
         if asked == Some(true) && !has_rules {
             let list = direction.as_str();
             let message = format!("this does not close {list}: only rules do, and there is none");
@@ -81,23 +80,26 @@ fn other_direction(scene: &Scene<'_>, policy: &Policy<'_>, report: &mut Report) 
     if policy.name.kind == PolicyKind::Kcnp {
         return;
     }
-    let closes =
-        |direction| policy.rules.iter().find(|rule| rule.direction == direction && rule.default_deny);
+    let closes = |direction| {
+        policy.placed().find(|placed| placed.rule.direction == direction && placed.rule.default_deny)
+    };
     let (closed, open) = match Direction::ALL.map(closes) {
         [Some(ingress), None] => (ingress, Direction::Egress),
         [None, Some(egress)] => (egress, Direction::Ingress),
         [None, None] | [Some(_), Some(_)] => return,
     };
-    let closed_by_others = scene.rules().any(|other| {
+    let closed_by_others = scene.rules_near(&closed).any(|other| {
         let same = other.rule.direction == open && other.rule.default_deny;
-        same && scene.holds_for_all(&other.rule.subject, &closed.subject)
+        same && other.holds_for_all_of(&closed)
     });
-    if closed_by_others || matches!(closed.subject, RuleSubject::Node(_)) {
+    if closed_by_others || matches!(closed.rule.subject, RuleSubject::Node(_)) {
         return;
     }
     let open = open.as_str();
-    let message =
-        format!("{} of these pods is closed, and no policy closes their {open}", closed.direction.as_str());
+    let message = format!(
+        "{} of these pods is closed, and no policy closes their {open}",
+        closed.rule.direction.as_str()
+    );
     let help =
         format!("The two directions are closed one by one: add {open} rules, or leave it open on purpose.");
     report.add(&OTHER_DIRECTION_OPEN, &policy.at("metadata.name"), message, help);

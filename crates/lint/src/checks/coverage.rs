@@ -1,6 +1,6 @@
 //! Rules against rules: those that decide nothing, and those that a stronger one contradicts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use sluice_policy::{
     Rule,
@@ -28,18 +28,22 @@ pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     if hidden || config.cidr_match_nodes || config.cidr_match_pods {
         return;
     }
-    let (void, mut left): (Rules<'_, '_>, Rules<'_, '_>) =
-        all.iter().partition(|placed| is_comparable(placed.rule) && contradiction(&all, **placed, report));
-    drop(void);
+    // Rules that were found, by where they are in memory.
+    let mut gone: HashSet<*const Rule> = HashSet::new();
+    for placed in all.iter().filter(|placed| is_comparable(placed.rule)) {
+        if contradiction(scene, placed, report) {
+            gone.insert(placed.rule);
+        }
+    }
     // Whatever is found may be removed together with everything found before. So what was found is no reason any
     // more, and of two rules that say the same the later one is found. One rule as the reason is easier to follow
     // than several, so those are looked for first.
     for several in [false, true] {
-        let candidates: Rules<'_, '_> = left.iter().rev().copied().collect();
-        for placed in candidates.into_iter().filter(|placed| is_comparable(placed.rule)) {
-            if let Some(reasons) = reasons(&left, placed, several) {
+        for placed in all.iter().rev().filter(|placed| is_comparable(placed.rule)) {
+            let is_left = |rule: &Rule| !gone.contains(&std::ptr::from_ref(rule));
+            if let Some(reasons) = reasons(scene, placed, several, is_left).filter(|_| is_left(placed.rule)) {
                 shadowed(&reasons, placed, report);
-                left.retain(|other| !other.is(&placed));
+                gone.insert(placed.rule);
             }
         }
     }
@@ -51,11 +55,11 @@ fn is_comparable(rule: &Rule) -> bool {
 }
 
 /// Reports a rule that stronger ones contradict in all it says.
-fn contradiction(all: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report) -> bool {
-    let is_stronger = |other: &&Placed<'_, '_>| {
+fn contradiction(scene: &Scene<'_>, placed: &Placed<'_, '_>, report: &mut Report) -> bool {
+    let is_stronger = |other: &Placed<'_, '_>| {
         is_about_all_of(other.rule, placed.rule) && contradicts(other.rule, placed.rule)
     };
-    let strong: Rules<'_, '_> = all.iter().filter(is_stronger).copied().collect();
+    let strong: Rules<'_, '_> = scene.rules_near(placed).filter(is_stronger).collect();
     let is_void = plain(&strong).covers(&PortSet::of(&placed.rule.ports));
     if is_void {
         void(&strong, placed, report);
@@ -92,12 +96,20 @@ fn decides_the_same_way(other: &Rule, own: &Rule) -> bool {
 }
 
 /// The rules because of which a rule is not needed: one of them, or several together.
-fn reasons<'s, 'a>(left: &[Placed<'s, 'a>], placed: Placed<'s, 'a>, several: bool) -> Option<Rules<'s, 'a>> {
+fn reasons<'s, 'a>(
+    scene: &'s Scene<'a>,
+    placed: &Placed<'s, 'a>,
+    several: bool,
+    is_left: impl Fn(&Rule) -> bool,
+) -> Option<Rules<'s, 'a>> {
     let own = placed.rule;
-    let says_the_same = |other: &&Placed<'_, '_>| {
-        !other.is(&placed) && is_about_all_of(other.rule, own) && decides_the_same_way(other.rule, own)
+    let says_the_same = |other: &Placed<'_, '_>| {
+        is_left(other.rule)
+            && !other.is(placed)
+            && is_about_all_of(other.rule, own)
+            && decides_the_same_way(other.rule, own)
     };
-    let candidates: Rules<'s, 'a> = left.iter().filter(says_the_same).copied().collect();
+    let candidates: Rules<'s, 'a> = scene.rules_near(placed).filter(says_the_same).collect();
     let enough = |rules: &[Placed<'s, 'a>]| {
         let closes = !own.default_deny || rules.iter().any(|other| other.rule.default_deny);
         !rules.is_empty() && closes && say_everything(rules, own)
@@ -146,7 +158,7 @@ fn names(others: &[Placed<'_, '_>]) -> String {
     names.into_iter().collect::<Vec<_>>().join(" and ")
 }
 
-fn void(strong: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report) {
+fn void(strong: &[Placed<'_, '_>], placed: &Placed<'_, '_>, report: &mut Report) {
     let says = |rule: &Rule| match rule.action {
         Action::Allow => "allow",
         Action::Deny => "deny",
@@ -171,7 +183,7 @@ fn void(strong: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report) 
     }
 }
 
-fn shadowed(same: &[Placed<'_, '_>], placed: Placed<'_, '_>, report: &mut Report) {
+fn shadowed(same: &[Placed<'_, '_>], placed: &Placed<'_, '_>, report: &mut Report) {
     let verb = if same.len() == 1 { "does" } else { "do" };
     let message = format!("this decides nothing that {} {verb} not decide the same way", names(same));
     let help = "Remove it, or make the wider rule narrower if this one was meant to be the limit.";

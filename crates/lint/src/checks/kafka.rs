@@ -43,9 +43,9 @@ pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
 fn rules_with<'s>(scene: &'s Scene<'_>, placed: Placed<'_, '_>, ports: &PortSet) -> Vec<&'s KafkaRule> {
     let rule = placed.rule;
     let mut found = Vec::new();
-    for other in scene.rules().filter(|other| other.rule.direction == rule.direction) {
+    for other in scene.rules_near(&placed).filter(|other| other.rule.direction == rule.direction) {
         let holds = other.rule.action == Action::Allow
-            && scene.holds_for_all(&other.rule.subject, &rule.subject)
+            && other.holds_for_all_of(&placed)
             && peers_cover(&other.rule.peers, &rule.peers);
         for element in other.rule.ports.rules().filter(|_| holds) {
             if let Some(L7Rules::Kafka(rules)) = element.l7.as_deref()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_policy::{
     PolicyKind, Rule,
-    rule::{Action, RuleSubject, Tier},
+    rule::{RuleSubject, Tier},
 };
 
 use crate::{
@@ -80,47 +80,48 @@ fn disagree(one: &Rule, other: &Rule) -> bool {
 
 /// Rules that expect different protocols on one port.
 fn conflicts(scene: &Scene<'_>, report: &mut Report) {
-    let rules: Vec<Placed<'_, '_>> = scene
-        .rules()
-        .filter(|placed| placed.rule.tier == Tier::Normal && placed.rule.action == Action::Allow)
-        .collect();
-    for (nth, one) in rules.iter().enumerate() {
-        for other in rules.iter().skip(nth).filter(|other| other.rule.direction == one.rule.direction) {
-            if let Some((at, what)) = conflict(*one, *other) {
-                let message = format!("{what} on one port: the endpoint closes it");
-                let help =
-                    "Only one protocol can be looked into on a port. Use different ports, or one of the two.";
-                report
-                    .add(&CONFLICTING_PROTOCOLS, &at, message, help)
-                    .also(&one.at(), format!("{} expects the other protocol", one.name()));
-            }
+    let mut told: Vec<Placed<'_, '_>> = Vec::new();
+    for one in scene.rules().filter(is_asking) {
+        for other in scene.rules_near(&one).filter(is_asking) {
+            let known = told.iter().any(|earlier| earlier.is(&other));
+            let Some((at, what)) = conflict(&one, &other).filter(|_| !known) else { continue };
+            let message = format!("{what} on one port: the endpoint closes it");
+            let help =
+                "Only one protocol can be looked into on a port. Use different ports, or one of the two.";
+            report
+                .add(&CONFLICTING_PROTOCOLS, &at, message, help)
+                .also(&one.at(), format!("{} expects the other protocol", one.name()));
         }
+        told.push(one);
     }
 }
 
-fn conflict<'a>(one: Placed<'_, '_>, other: Placed<'_, 'a>) -> Option<(At<'a>, String)> {
-    let pods = matches!(one.rule.subject, RuleSubject::Endpoints(_));
-    let meet = subjects_meet(&one.rule.subject, &other.rule.subject)
+/// Whether a rule lets some requests of pods pass.
+fn is_asking(placed: &Placed<'_, '_>) -> bool {
+    let rule = placed.rule;
+    matches!(rule.subject, RuleSubject::Endpoints(_))
+        && rule.tier == Tier::Normal
+        && !select_nobody(&rule.peers)
+        && rule.ports.rules().any(|ports| ports.l7.is_some())
+}
+
+/// Where the second rule expects another protocol than the first, and which two these are.
+fn conflict<'a>(one: &Placed<'_, '_>, other: &Placed<'_, 'a>) -> Option<(At<'a>, String)> {
+    let meet = one.rule.direction == other.rule.direction
+        && subjects_meet(&one.rule.subject, &other.rule.subject)
         && (peers_cover(&one.rule.peers, &other.rule.peers)
-            || peers_cover(&other.rule.peers, &one.rule.peers))
-        && !select_nobody(&one.rule.peers)
-        && !select_nobody(&other.rule.peers);
-    if !pods || !meet {
+            || peers_cover(&other.rule.peers, &one.rule.peers));
+    if !meet {
         return None;
     }
-    let asking =
-        |rule: &'_ Rule| rule.ports.rules().filter(|ports| ports.l7.is_some()).cloned().collect::<Vec<_>>();
-    for first in asking(one.rule) {
-        for second in asking(other.rule) {
-            let (Some(here), Some(there)) = (&first.l7, &second.l7) else { continue };
-            let (here, there) = (here.parser(), there.parser());
-            let ports = PortSet::of_traffic(&first.traffic);
-            if here != there && ports.meets(&PortSet::of_traffic(&second.traffic)) {
-                let what = format!("{} and {} are expected", here.as_str(), there.as_str());
-                let path = format!("{}.{}", rule_path(other.rule), second.path);
-                return Some((other.policy.at(path), what));
-            }
-        }
-    }
-    None
+    let seconds = || other.rule.ports.rules();
+    let mut pairs = one.rule.ports.rules().flat_map(|first| seconds().map(move |second| (first, second)));
+    pairs.find_map(|(first, second)| {
+        let (here, there) = (first.l7.as_ref()?.parser(), second.l7.as_ref()?.parser());
+        let ports = PortSet::of_traffic(&first.traffic);
+        let clash = here != there && ports.meets(&PortSet::of_traffic(&second.traffic));
+        let path = format!("{}.{}", rule_path(other.rule), second.path);
+        let what = format!("{} and {} are expected", here.as_str(), there.as_str());
+        clash.then(|| (other.policy.at(path), what))
+    })
 }

@@ -15,7 +15,7 @@ use crate::{
         DNS_ONLY_OVER_UDP, EGRESS_WITHOUT_DNS, FQDN_IN_CLUSTER, FQDN_OF_A_CDN, FQDN_PATTERN_TOO_WIDE,
         FQDN_WITHOUT_DNS_RULE,
     },
-    scene::{Placed, Policy, Scene},
+    scene::{Placed, Policy, Scene, rule_path},
     written::Entry,
 };
 
@@ -42,8 +42,8 @@ const CDN_DOMAINS: [&str; 13] = [
 pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     for policy in &scene.policies {
         for entry in policy.entries() {
-            if let Some(rule) = policy.rule_of(&entry).filter(|_| entry.names.list.is_some()) {
-                without_dns_rule(scene, Placed { policy, rule }, &entry, report);
+            if let Some(placed) = policy.rule_of(&entry).filter(|_| entry.names.list.is_some()) {
+                without_dns_rule(scene, placed, &entry, report);
                 names(policy, &entry, report);
             }
         }
@@ -68,9 +68,9 @@ fn selectors(entry: &Entry<'_>) -> Vec<(String, FqdnSelector)> {
 fn without_dns_rule(scene: &Scene<'_>, rule: Placed<'_, '_>, entry: &Entry<'_>, report: &mut Report) {
     let names = selectors(entry);
     let asking: Vec<Placed<'_, '_>> = scene
-        .rules()
+        .rules_near(&rule)
         .filter(|other| allows_out(other.rule) && dns_rules(other.rule).next().is_some())
-        .filter(|other| scene.holds_for_all(&other.rule.subject, &rule.rule.subject))
+        .filter(|other| other.holds_for_all_of(&rule))
         .collect();
     if names.is_empty() {
         return;
@@ -82,9 +82,8 @@ fn without_dns_rule(scene: &Scene<'_>, rule: Placed<'_, '_>, entry: &Entry<'_>, 
                     pods: addresses are learnt from the answers that the proxy sees.";
         let at = rule.policy.at(format!("{}.{}", entry.path, entry.names.field));
         let finding = report.add(&FQDN_WITHOUT_DNS_RULE, &at, message, help);
-        let plain = scene.rules().find(|other| {
-            allows_dns(other.rule) && scene.holds_for_all(&other.rule.subject, &rule.rule.subject)
-        });
+        let plain =
+            scene.rules_near(&rule).find(|other| allows_dns(other.rule) && other.holds_for_all_of(&rule));
         if let Some(plain) = plain {
             finding.also(&plain.at(), format!("{} opens port 53 without `rules.dns`", plain.name()));
         }
@@ -186,49 +185,41 @@ fn allows_dns(rule: &Rule) -> bool {
 
 fn only_over_udp(scene: &Scene<'_>, policy: &Policy<'_>, report: &mut Report) {
     let over = |rule: &Rule, protocol| PortSet::of(&rule.ports).has_port(protocol, DNS_PORT);
-    let names_port = |rule: &&Rule| {
-        let ports = PortSet::of(&rule.ports);
-        over(rule, Protocol::Udp) && !ports.is_all_of(Protocol::Udp)
+    let names_port = |placed: &Placed<'_, '_>| {
+        let rule = placed.rule;
+        let is_wide = PortSet::of(&rule.ports).is_all_of(Protocol::Udp);
+        let allows = allows_out(rule) && rule.tier == Tier::Normal && !is_wide;
+        allows && over(rule, Protocol::Udp) && !over(rule, Protocol::Tcp)
     };
-    let mut rules = policy.rules.iter().filter(|rule| allows_out(rule) && rule.tier == Tier::Normal);
-    let Some(rule) = rules.find(|rule| names_port(rule) && !over(rule, Protocol::Tcp)) else { return };
-    let elsewhere = scene.rules().any(|other| {
-        allows_out(other.rule)
-            && over(other.rule, Protocol::Tcp)
-            && scene.holds_for_all(&other.rule.subject, &rule.subject)
+    let Some(placed) = policy.placed().find(names_port) else { return };
+    let elsewhere = scene.rules_near(&placed).any(|other| {
+        allows_out(other.rule) && over(other.rule, Protocol::Tcp) && other.holds_for_all_of(&placed)
     });
     if !elsewhere {
         let message =
             "questions may be asked over UDP only; long answers are truncated and asked for again over TCP";
         let help = "Add `{port: \"53\", protocol: TCP}`, or write `protocol: ANY`.";
         let list = if policy.specs().is_empty() { "ports" } else { "toPorts" };
-        let at = policy.at(format!("{}.{list}", crate::scene::rule_path(rule)));
+        let at = policy.at(format!("{}.{list}", rule_path(placed.rule)));
         report.add(&DNS_ONLY_OVER_UDP, &at, message, help);
     }
 }
 
 fn egress_without_dns(scene: &Scene<'_>, policy: &Policy<'_>, report: &mut Report) {
-    let needs_names = |rule: &&Rule| {
+    let needs_names = |placed: &Placed<'_, '_>| {
+        let rule = placed.rule;
         allows_out(rule) && rule.default_deny && rule.tier == Tier::Normal && peers_need_names(rule)
     };
-    let is_by_name = |rule: &Rule| {
-        policy
-            .entries()
-            .iter()
-            .any(|entry| entry.names.list.is_some() && crate::scene::rule_path(rule) == entry.path)
-    };
-    let Some(rule) = policy.rules.iter().find(needs_names) else { return };
+    let Some(placed) = policy.placed().find(needs_names) else { return };
     // What is missed for toFQDNs has a rule of its own.
-    let has_names = policy.rules.iter().any(is_by_name);
-    let is_pods = matches!(rule.subject, RuleSubject::Endpoints(_));
-    let may_ask = |other: Placed<'_, '_>| {
-        could_ask(scene, other.rule) && scene.holds_for_all(&other.rule.subject, &rule.subject)
-    };
-    if is_pods && !has_names && !scene.rules().any(may_ask) {
+    let has_names = policy.entries().iter().any(|entry| entry.names.list.is_some());
+    let is_pods = matches!(placed.rule.subject, RuleSubject::Endpoints(_));
+    let may_ask = |other: Placed<'_, '_>| could_ask(scene, other.rule) && other.holds_for_all_of(&placed);
+    if is_pods && !has_names && !scene.rules_near(&placed).any(may_ask) {
         let message = "egress of these pods is closed, and no rule lets them ask the name servers";
         let help = "Allow port 53, UDP and TCP, to `k8s-app: kube-dns` in `kube-system`, in this policy or in one for \
                     all pods.";
-        report.add(&EGRESS_WITHOUT_DNS, &policy.at_rule(rule), message, help);
+        report.add(&EGRESS_WITHOUT_DNS, &placed.at(), message, help);
     }
 }
 

@@ -71,7 +71,7 @@ fn except_allowed(scene: &Scene<'_>, placed: Placed<'_, '_>, report: &mut Report
                 let own = Peer::Prefix(std::borrow::Cow::Borrowed(&selector));
                 allows_hole(other.rule, rule, hole, &own)
             };
-            let Some(other) = scene.rules().find(opens) else { continue };
+            let Some(other) = scene.rules_near(&placed).find(opens) else { continue };
             let field = if path.contains(".from[") || path.contains(".to[") { ".ipBlock" } else { "" };
             let at = placed.policy.at(format!("{path}{field}.except"));
             let message =

@@ -40,7 +40,7 @@ fn means_the_node(placed: Placed<'_, '_>) -> bool {
 fn cut(scene: &Scene<'_>, placed: Placed<'_, '_>, report: &mut Report) {
     let denied = PortSet::of(&placed.rule.ports);
     let listening: BTreeSet<u16> = scene
-        .pods_of(&placed.rule.subject)
+        .pods_of(&placed)
         .flat_map(|pod| pod.tcp_ports.iter().copied())
         .filter(|port| denied.has_port(Protocol::Tcp, *port))
         .collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sluice_api::nearest;
 use sluice_policy::{
-    Rule, ServiceName,
+    ServiceName,
     rule::{Peers, PrefixSource, ServicePeer, Traffic, WhichServices},
 };
 use sluice_types::{Direction, Protocol};
@@ -88,7 +88,11 @@ fn groups(scene: &Scene<'_>, placed: Placed<'_, '_>, report: &mut Report) {
 }
 
 fn port_names(scene: &Scene<'_>, placed: Placed<'_, '_>, report: &mut Report) {
-    let receivers = receivers(scene, placed.rule);
+    let mut traffic = placed.rule.ports.rules().flat_map(|ports| &ports.traffic);
+    if !traffic.any(|traffic| name_of(traffic).is_some()) {
+        return;
+    }
+    let receivers = receivers(scene, placed);
     if receivers.is_empty() {
         return;
     }
@@ -130,9 +134,10 @@ fn name_of(traffic: &Traffic) -> Option<(Protocol, &str)> {
 }
 
 /// The pods whose port names count: the selected ones for ingress, the peers for egress.
-fn receivers<'s>(scene: &'s Scene<'_>, rule: &'s Rule) -> Vec<&'s Pod> {
+fn receivers<'s>(scene: &'s Scene<'_>, placed: Placed<'_, '_>) -> Vec<&'s Pod> {
+    let rule = placed.rule;
     match rule.direction {
-        Direction::Ingress => scene.pods_of(&rule.subject).collect(),
+        Direction::Ingress => scene.pods_of(&placed).collect(),
         Direction::Egress => {
             let peers = peers_of(&rule.peers);
             let is_meant = |pod: &&Pod| match &peers {

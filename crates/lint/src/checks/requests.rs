@@ -22,9 +22,8 @@ const TLS_PORTS: [u16; 4] = [443, 6443, 8443, 9443];
 pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     for policy in &scene.policies {
         without_peer(policy, report);
-        for rule in &policy.rules {
-            let placed = Placed { policy, rule };
-            for ports in rule.ports.rules() {
+        for placed in policy.placed() {
+            for ports in placed.rule.ports.rules() {
                 if let Some(requests) = ports.l7.as_deref() {
                     voided(scene, placed, ports, requests, report);
                     on_tls_port(placed, ports, requests, report);
@@ -43,7 +42,7 @@ fn path_of(rule: &Rule, ports: &PortRule) -> String {
 
 fn without_peer(policy: &Policy<'_>, report: &mut Report) {
     for entry in policy.entries().iter().filter(|entry| entry.action == Action::Allow) {
-        let Some(rule) = policy.rule_of(entry) else { continue };
+        let Some(Placed { rule, .. }) = policy.rule_of(entry) else { continue };
         let requests = rule.ports.rules().find(|ports| ports.l7.is_some());
         let (Some(ports), true) = (requests, entry.kinds().next().is_none() && entry.requires.list.is_none())
         else {
@@ -86,7 +85,7 @@ fn voided(
         return;
     }
     let own = PortSet::of_traffic(&ports.traffic);
-    for other in scene.rules() {
+    for other in scene.rules_near(&placed) {
         let same = other.rule.direction == rule.direction && other.rule.tier == Tier::Normal;
         if !same || other.rule.action != Action::Allow || !subjects_meet(&other.rule.subject, &rule.subject) {
             continue;

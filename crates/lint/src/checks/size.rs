@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_policy::{EndpointPolicy, PolicyRef, rule::RuleSubject};
-use sluice_types::Labels;
+use sluice_policy::{
+    EndpointPolicy, PolicyRef, Rule,
+    rule::{Peers, Ports, Traffic},
+    selector::Selector,
+};
+use sluice_types::{Identity, Labels};
 
 use crate::{
     report::{At, Report},
@@ -23,19 +27,27 @@ fn map(scene: &Scene<'_>, report: &mut Report) {
     if scene.policies.is_empty() {
         return;
     }
+    let budget = scene.options.map_budget;
+    let subjects = subjects(scene);
+    // Telling an engine everything is worth it only where there may be something to find.
+    let peers =
+        scene.identities().len() + scene.rules().map(|placed| named_prefixes(placed.rule)).sum::<usize>();
+    let large: Vec<Labels> = subjects
+        .into_iter()
+        .filter(|(_, rules)| rules.iter().map(|rule| entries_max(rule, peers)).sum::<usize>() > budget)
+        .map(|(labels, _)| labels)
+        .collect();
+    if large.is_empty() {
+        return;
+    }
     let mut engine = Engine::new(scene);
-    let mut subjects: BTreeSet<Labels> = scene.identities().into_iter().cloned().collect();
-    let all: BTreeSet<&RuleSubject> = scene.rules().map(|placed| &placed.rule.subject).collect();
-    subjects.extend(
-        all.into_iter().filter(|subject| scene.pods_of(subject).next().is_none()).filter_map(example_of),
-    );
     // The largest one for each policy that has most part in it.
     let mut worst: BTreeMap<PolicyRef, (usize, usize, Labels)> = BTreeMap::new();
-    for labels in subjects {
+    for labels in large {
         let subject = engine.subject(labels.clone());
         let policy = engine.repository.resolve(&subject);
         let entries = policy.map_state.entries.len() + policy.map_state.admin.len();
-        if entries <= scene.options.map_budget {
+        if entries <= budget {
             continue;
         }
         let Some((name, own)) = largest_part(&engine, &policy) else { continue };
@@ -46,7 +58,6 @@ fn map(scene: &Scene<'_>, report: &mut Report) {
     }
     for policy in &scene.policies {
         let Some((entries, own, labels)) = worst.get(&policy.name) else { continue };
-        let budget = scene.options.map_budget;
         let who = scene.pods.iter().find(|pod| pod.labels == *labels).map_or_else(
             || "an endpoint that it selects".to_owned(),
             |pod| format!("the pod {}", pod.full_name()),
@@ -58,6 +69,55 @@ fn map(scene: &Scene<'_>, report: &mut Report) {
                     prefixes, or labels that many peers share; leave out ports that need not be told apart.";
         report.add(&MAP_OVER_BUDGET, &policy.at("metadata.name"), message, help);
     }
+}
+
+/// Whom policies select, with the rules for them: every pod, and somebody made for each subject without pods.
+fn subjects<'s>(scene: &'s Scene<'_>) -> BTreeMap<Labels, Vec<&'s Rule>> {
+    let mut found: BTreeMap<Labels, Vec<&Rule>> = BTreeMap::new();
+    for placed in scene.rules() {
+        let mut pods: BTreeSet<Labels> = scene.pods_of(&placed).map(|pod| pod.labels.clone()).collect();
+        if pods.is_empty() {
+            pods.extend(example_of(&placed.rule.subject));
+        }
+        for labels in pods {
+            found.entry(labels).or_default().push(placed.rule);
+        }
+    }
+    // Those made from one subject may be selected by others too.
+    for (labels, rules) in found.iter_mut().filter(|(labels, _)| !scene.identities().contains(labels)) {
+        *rules =
+            scene.rules().map(|placed| placed.rule).filter(|rule| rule.subject.matches(labels)).collect();
+    }
+    found
+}
+
+/// How many prefixes a rule names, each of which is a peer of its own.
+fn named_prefixes(rule: &Rule) -> usize {
+    let named = |selector: &Selector| match selector {
+        Selector::Cidr(cidr) => 1 + cidr.except.len(),
+        Selector::Labels(_) => 1,
+    };
+    match &rule.peers {
+        Peers::Select(selectors) => selectors.iter().map(named).sum(),
+        Peers::Prefixes(prefixes) => prefixes.iter().map(|peer| 1 + peer.except.len()).sum(),
+        Peers::Any | Peers::Endpoints(_) | Peers::Services(_) => 0,
+    }
+}
+
+/// The most entries that a rule can need where there are so many peers beside the reserved ones.
+fn entries_max(rule: &Rule, peers: usize) -> usize {
+    let peers = if rule.peers == Peers::Any { 1 } else { peers + Identity::reserved().count() };
+    let blocks = |traffic: &Traffic| match traffic {
+        Traffic::Ports(_, range) => range.blocks().count(),
+        Traffic::Protocol(_) | Traffic::Icmp(..) => 1,
+        // Peers may give the name to different ports, but hardly each to many.
+        Traffic::NamedPort(..) => peers,
+    };
+    let blocks = match &rule.ports {
+        Ports::Any => 1,
+        Ports::Select(elements) => elements.iter().flat_map(|element| &element.traffic).map(blocks).sum(),
+    };
+    peers * blocks
 }
 
 /// The policy with the most entries, and how many it has.
