@@ -10,7 +10,10 @@ use std::{
 
 use sluice_api::{DocumentError, Object};
 use sluice_policy::{
-    ParseError, PolicyRef, Rule, ServiceName, labels::NAMESPACE, parse, rule::RuleSubject,
+    ParseError, PolicyRef, Rule, ServiceName,
+    labels::{NAMESPACE, pod_labels},
+    parse,
+    rule::RuleSubject,
     selector::Requirement,
 };
 use sluice_types::{Labels, Source};
@@ -25,6 +28,10 @@ use crate::{
     rules::{DUPLICATE_OBJECT, INVALID_DOCUMENT, INVALID_POLICY},
     written::{Entry, Spec, Written},
 };
+
+/// The namespace of the cluster's own pods, and the label of its name servers.
+const SYSTEM_NAMESPACE: &str = "kube-system";
+const NAME_SERVER: (&str, &str) = ("k8s-app", "kube-dns");
 
 /// A policy that was understood.
 #[derive(Clone, Debug)]
@@ -124,6 +131,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) services: BTreeMap<ServiceName, &'a sluice_api::Service>,
     pub(crate) groups: BTreeMap<&'a str, &'a sluice_api::CiliumCidrGroup>,
     pub(crate) nodes: Vec<&'a sluice_api::Node>,
+    /// The labels of the cluster's name servers: those of the pods, or else as distributions install them.
+    pub(crate) name_servers: BTreeSet<Labels>,
     /// The policies and places of rules by the one namespace whose pods they select; `None` for all namespaces.
     by_home: BTreeMap<Option<String>, Vec<(usize, usize)>>,
 }
@@ -140,6 +149,7 @@ impl<'a> Scene<'a> {
             services: BTreeMap::new(),
             groups: BTreeMap::new(),
             nodes: Vec::new(),
+            name_servers: BTreeSet::new(),
             by_home: BTreeMap::new(),
         };
         let repeated = repeated(documents, report);
@@ -151,6 +161,7 @@ impl<'a> Scene<'a> {
             }
         }
         scene.take_pods();
+        scene.find_name_servers();
         scene.find_subjects();
         scene
     }
@@ -237,6 +248,19 @@ impl<'a> Scene<'a> {
                 let labels = self.namespaces.entry(namespace.to_owned()).or_default();
                 self.pods.extend(Pod::new(document, pod, namespace, labels, &self.options.config));
             }
+        }
+    }
+
+    fn find_name_servers(&mut self) {
+        let (key, app) = NAME_SERVER;
+        let known = self.pods.iter().map(|pod| &pod.labels);
+        let known = known.filter(|labels| labels.value(&Source::K8s, key) == Some(app));
+        self.name_servers.extend(known.cloned());
+        if self.name_servers.is_empty() {
+            let own = BTreeMap::from([(key.to_owned(), app.to_owned())]);
+            let namespace = self.namespaces.get(SYSTEM_NAMESPACE).cloned().unwrap_or_default();
+            let cluster = &self.options.config.cluster_name;
+            self.name_servers.insert(pod_labels(&own, SYSTEM_NAMESPACE, &namespace, app, cluster));
         }
     }
 

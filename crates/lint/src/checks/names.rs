@@ -3,10 +3,9 @@
 use sluice_policy::{
     Rule,
     l7::{DnsRule, FqdnSelector, L7Rules},
-    labels::{CLUSTER, NAMESPACE},
     rule::{Action, RuleSubject, Tier},
 };
-use sluice_types::{Direction, Label, Labels, Protocol};
+use sluice_types::{Direction, Protocol};
 
 use crate::{
     cover::{Peer, PortSet, peers_of, select_nobody},
@@ -257,34 +256,9 @@ fn could_ask(scene: &Scene<'_>, rule: &Rule) -> bool {
     let open = ports.has_port(Protocol::Udp, DNS_PORT);
     open && peers_of(&rule.peers).is_none_or(|peers| {
         peers.iter().any(|peer| match peer {
-            Peer::Labels(labels) => {
-                let servers =
-                    scene.pods.iter().map(|pod| &pod.labels).filter(|labels| is_name_server(labels));
-                labels.matches(&name_server(scene))
-                    || servers.into_iter().any(|server| labels.matches(server))
-            }
+            Peer::Labels(labels) => scene.name_servers.iter().any(|server| labels.matches(server)),
             // The resolver may be behind any address.
             Peer::Prefix(_) | Peer::Group(_) | Peer::Service(_) => true,
         })
     })
-}
-
-/// The labels of the cluster's name server as distributions install it.
-pub(super) fn name_server(scene: &Scene<'_>) -> Labels {
-    let cluster = &*scene.options.config.cluster_name;
-    let of_namespace =
-        format!("{}kubernetes.io/metadata.name", sluice_policy::labels::NAMESPACE_LABEL_PREFIX);
-    [
-        Label::k8s("k8s-app", "kube-dns"),
-        Label::k8s(NAMESPACE, "kube-system"),
-        Label::k8s(CLUSTER, cluster),
-        Label::k8s(of_namespace, "kube-system"),
-    ]
-    .into_iter()
-    .collect()
-}
-
-/// Whether these are the labels of a name server.
-pub(super) fn is_name_server(labels: &Labels) -> bool {
-    labels.value(&sluice_types::Source::K8s, "k8s-app") == Some("kube-dns")
 }

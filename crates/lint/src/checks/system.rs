@@ -1,18 +1,13 @@
 //! Namespaces and pods that the cluster itself depends on.
 
-use std::collections::BTreeSet;
-
 use sluice_policy::{
     PolicyKind, Rule,
     labels::{CLUSTER, NAMESPACE},
     rule::{Action, RuleSubject, Tier, Traffic},
 };
-use sluice_types::{Direction, Labels, Protocol};
+use sluice_types::{Direction, Protocol};
 
-use super::{
-    documents::AUDIT,
-    names::{DNS_PORT, is_name_server, name_server},
-};
+use super::{documents::AUDIT, names::DNS_PORT};
 use crate::{
     cover::{PortSet, select_nobody},
     report::{Report, metadata},
@@ -94,7 +89,7 @@ fn namespace_closed(policy: &Policy<'_>, report: &mut Report) {
 
 fn everything_closed(scene: &Scene<'_>, policy: &Policy<'_>, report: &mut Report) {
     let Some(rule) = closing_for_all(policy) else { return };
-    if !rule.subject.matches(&name_server(scene)) {
+    if !scene.name_servers.iter().any(|server| rule.subject.matches(server)) {
         return;
     }
     let direction = rule.direction.as_str();
@@ -109,16 +104,11 @@ fn everything_closed(scene: &Scene<'_>, policy: &Policy<'_>, report: &mut Report
 
 /// Name servers whose ingress is closed without any rule that lets questions in.
 fn name_servers(scene: &Scene<'_>, report: &mut Report) {
-    let known = scene.pods.iter().map(|pod| &pod.labels).filter(|labels| is_name_server(labels)).cloned();
-    let mut servers: BTreeSet<Labels> = known.collect();
-    if servers.is_empty() {
-        servers.insert(name_server(scene));
-    }
-    for server in servers {
+    for server in &scene.name_servers {
         let rules = || {
             let of_server = scene.rules().filter(|placed| !is_audited(placed.policy));
             of_server.filter(|placed| {
-                placed.rule.direction == Direction::Ingress && placed.rule.subject.matches(&server)
+                placed.rule.direction == Direction::Ingress && placed.rule.subject.matches(server)
             })
         };
         let Some(closing) = rules().find(|placed| placed.rule.default_deny) else { continue };
