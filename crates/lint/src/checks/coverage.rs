@@ -30,8 +30,13 @@ pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     }
     // Rules that were found, by where they are in memory.
     let mut gone: HashSet<*const Rule> = HashSet::new();
-    for placed in all.iter().filter(|placed| is_comparable(placed.rule)) {
-        if contradiction(scene, placed, report) {
+    // A rule that decides nothing is no reason for others, so those that count first are looked at first.
+    let mut in_order: Rules<'_, '_> =
+        all.iter().filter(|placed| is_comparable(placed.rule)).copied().collect();
+    in_order.sort_by_key(|placed| (placed.rule.tier, placed.rule.priority));
+    for placed in in_order {
+        let is_left = |rule: &Rule| !gone.contains(&std::ptr::from_ref(rule));
+        if contradiction(scene, &placed, is_left, report) {
             gone.insert(placed.rule);
         }
     }
@@ -49,22 +54,42 @@ pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     }
 }
 
-/// Whether all that a rule is about can be seen in it.
+/// Whether all that a rule is about can be seen in it, and its author can remove it: what follows from domain names
+/// goes with these.
 fn is_comparable(rule: &Rule) -> bool {
-    !select_nobody(&rule.peers) && rule.ports.rules().all(|ports| ports.service.is_none())
+    let follows = rule.tier != Tier::Normal && rule.path.ends_with(".domainNames");
+    !follows && !select_nobody(&rule.peers) && rule.ports.rules().all(|ports| ports.service.is_none())
 }
 
 /// Reports a rule that stronger ones contradict in all it says.
-fn contradiction(scene: &Scene<'_>, placed: &Placed<'_, '_>, report: &mut Report) -> bool {
-    let is_stronger = |other: &Placed<'_, '_>| {
-        is_about_all_of(other.rule, placed.rule) && contradicts(other.rule, placed.rule)
+fn contradiction(
+    scene: &Scene<'_>,
+    placed: &Placed<'_, '_>,
+    is_left: impl Fn(&Rule) -> bool,
+    report: &mut Report,
+) -> bool {
+    let own = placed.rule;
+    let left: Rules<'_, '_> = scene.rules_near(placed).filter(|other| is_left(other.rule)).collect();
+    let is_stronger = |other: &&Placed<'_, '_>| {
+        is_about_all_of(other.rule, own)
+            && contradicts(other.rule, own)
+            && (own.tier == other.rule.tier || is_certain(other.rule, &left))
     };
-    let strong: Rules<'_, '_> = scene.rules_near(placed).filter(is_stronger).collect();
-    let is_void = plain(&strong).covers(&PortSet::of(&placed.rule.ports));
+    let strong: Rules<'_, '_> = left.iter().filter(is_stronger).copied().collect();
+    let is_void = plain(&strong).covers(&PortSet::of(&own.ports));
     if is_void {
         void(&strong, placed, report);
     }
     is_void
+}
+
+/// Whether an administrator's rule decides all it is about: none that comes before it might say something else.
+fn is_certain(rule: &Rule, left: &[Placed<'_, '_>]) -> bool {
+    !left.iter().any(|other| {
+        let other = other.rule;
+        let before = other.tier == rule.tier && other.priority <= rule.priority;
+        before && other.direction == rule.direction && other.action != rule.action
+    })
 }
 
 /// Whether `other` is for everybody whom `own` selects, and for all of its peers.

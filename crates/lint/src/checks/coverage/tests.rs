@@ -113,6 +113,46 @@ fn policy(nth: usize, written: &Written) -> String {
     )
 }
 
+const ADMIN_SUBJECTS: [&str; 3] =
+    ["{namespaces: {}}", "{pods: {podSelector: {matchLabels: {app: a}}}}", "{pods: {podSelector: {}}}"];
+const ADMIN_PEERS: [&str; 4] = [
+    "{namespaces: {}}",
+    "{pods: {podSelector: {matchLabels: {app: a}}}}",
+    "{pods: {podSelector: {matchLabels: {app: a, tier: web}}}}",
+    "{namespaces: {matchLabels: {kubernetes.io/metadata.name: shop}}}",
+];
+const ADMIN_PORTS: [&str; 4] = [
+    "",
+    ", protocols: [{tcp: {}}]",
+    ", protocols: [{tcp: {destinationPort: {number: 80}}}]",
+    ", protocols: [{tcp: {destinationPort: {range: {start: 64, end: 127}}}}, {udp: {}}]",
+];
+
+/// Tier, priority, subject, and rules: action, peers, ports.
+type Administered = (bool, u8, usize, Vec<(usize, usize, usize)>);
+
+fn administered() -> impl Strategy<Value = Administered> {
+    let rule = (0..3_usize, 0..ADMIN_PEERS.len(), 0..ADMIN_PORTS.len());
+    (any::<bool>(), 0..3_u8, 0..ADMIN_SUBJECTS.len(), prop::collection::vec(rule, 1..4))
+}
+
+fn admin_policy(nth: usize, (tier, priority, subject, rules): &Administered) -> String {
+    let tier = if *tier { "Admin" } else { "Baseline" };
+    let rules: Vec<String> = rules
+        .iter()
+        .map(|(action, peers, ports)| {
+            let action = ["Accept", "Deny", "Pass"][*action];
+            format!("{{action: {action}, from: [{}]{}}}", ADMIN_PEERS[*peers], ADMIN_PORTS[*ports])
+        })
+        .collect();
+    format!(
+        "---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: k{nth}}}\n\
+         spec: {{tier: {tier}, priority: {priority}, subject: {}, ingress: [{}]}}\n",
+        ADMIN_SUBJECTS[*subject],
+        rules.join(", ")
+    )
+}
+
 /// Everything that the engine says about a small cluster.
 fn decisions(scene: &Scene<'_>, engine: &mut Engine) -> Vec<(Outcome, bool)> {
     let mut all = Vec::new();
@@ -170,20 +210,39 @@ fn without(scene: &Scene<'_>, findings: &[Finding], code: &str, keep_closed: boo
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
     fn what_is_found_can_go(policies in prop::collection::vec(written(), 2..7)) {
         let text: String = policies.iter().enumerate().map(|(nth, written)| policy(nth, written)).collect();
-        let documents: Vec<Document> = documents("p.yaml", &format!("{PODS}{text}"));
-        let options = Options::default();
-        let findings = lint(&documents, &options);
-        let scene = Scene::new(&documents, &options, &mut Report::default());
-        let before = decisions(&scene, &mut Engine::new(&scene));
-        let shadowed = decisions(&scene, &mut without(&scene, &findings, RULE_IS_SHADOWED.code, false));
-        prop_assert!(before == shadowed, "shadowed rules go: {}", text);
-        let void = decisions(&scene, &mut without(&scene, &findings, RULE_IS_VOID.code, true));
-        prop_assert!(before == void, "void rules are for nobody: {}", text);
+        let (shadowed, void) = changes(&text);
+        prop_assert!(!shadowed, "shadowed rules go: {}", text);
+        prop_assert!(!void, "void rules are for nobody: {}", text);
     }
+
+    #[test]
+    fn what_is_found_of_administrators_can_go(
+        policies in prop::collection::vec(written(), 0..4),
+        administered in prop::collection::vec(administered(), 1..4),
+    ) {
+        let mut text: String = policies.iter().enumerate().map(|(nth, written)| policy(nth, written)).collect();
+        text.extend(administered.iter().enumerate().map(|(nth, written)| admin_policy(nth, written)));
+        let (shadowed, void) = changes(&text);
+        prop_assert!(!shadowed, "shadowed rules go: {}", text);
+        prop_assert!(!void, "void rules are for nobody: {}", text);
+    }
+}
+
+/// Whether something is decided in another way without what is found: without shadowed rules, without void ones.
+fn changes(text: &str) -> (bool, bool) {
+    let documents: Vec<Document> = documents("p.yaml", &format!("{PODS}{text}"));
+    let options = Options::default();
+    let findings = lint(&documents, &options);
+    let scene = Scene::new(&documents, &options, &mut Report::default());
+    assert!(findings.iter().all(|finding| !["SL070", "SL071"].contains(&finding.code)), "{findings:#?}");
+    let before = decisions(&scene, &mut Engine::new(&scene));
+    let shadowed = decisions(&scene, &mut without(&scene, &findings, RULE_IS_SHADOWED.code, false));
+    let void = decisions(&scene, &mut without(&scene, &findings, RULE_IS_VOID.code, true));
+    (before != shadowed, before != void)
 }
 
 /// The random policies do get findings.
@@ -202,5 +261,14 @@ fn the_property_sees_findings() {
     let found = found(&format!("{PODS}{text}"), &Options::default());
     for code in [RULE_IS_SHADOWED.code, RULE_IS_VOID.code] {
         assert!(found.iter().any(|line| line.contains(code)), "{code}: {found:#?}");
+    }
+}
+
+#[test]
+fn the_property_of_administrators_sees_findings() {
+    let rules = vec![(0, 0, 1), (1, 1, 2), (0, 2, 2)];
+    let found = found(&format!("{PODS}{}", admin_policy(0, &(true, 0, 0, rules))), &Options::default());
+    for (code, path) in [(RULE_IS_VOID.code, "never deny"), (RULE_IS_SHADOWED.code, "kcnp/k0 ingress[0]")] {
+        assert!(found.iter().any(|line| line.contains(code) && line.contains(path)), "{code}: {found:#?}");
     }
 }
