@@ -35,4 +35,5 @@ pub use object::{Kind, Object};
 pub use place::Place;
 pub use secret::Secret;
 pub use service::{EndpointSlice, Service};
+pub use suggest::nearest;
 pub use workload::{Namespace, Node, Pod};

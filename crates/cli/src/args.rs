@@ -1,11 +1,13 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
+mod lint;
 mod trace;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use lint::{Deny, LintArgs, LintFormat};
 pub(crate) use trace::{ExplainArgs, Scene, TraceArgs};
 
 use crate::pod_name::PodName;
@@ -220,6 +222,8 @@ pub(crate) enum PolicyCommand {
     },
     /// Say what happens to a flow, why, and what would allow it
     Trace(Box<TraceArgs>),
+    /// Find what is probably not meant in manifests; needs no agent
+    Lint(LintArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
-//! `sluice policy`: list, show, apply, delete, trace.
+//! `sluice policy`: list, show, apply, delete, and what can be said about manifests without an agent.
 
+mod lint;
 pub(super) mod trace;
 
 use std::io::Write;
@@ -27,6 +28,7 @@ pub(super) fn run(
         PolicyCommand::Apply { files } => apply(&client()?, files, output),
         PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
         PolicyCommand::Trace(arguments) => trace::run(client, arguments, output),
+        PolicyCommand::Lint(arguments) => lint::run(arguments, output),
     }
 }
 
