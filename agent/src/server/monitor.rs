@@ -59,7 +59,10 @@ async fn pass_on(agent: Agent, wanted: Wanted, sender: mpsc::Sender<Bytes>) {
             return;
         }
     }
-    while wanted.follow {
+    if !wanted.follow {
+        return;
+    }
+    loop {
         let received = tokio::select! {
             received = receiver.recv() => received,
             () = sender.closed() => break,
