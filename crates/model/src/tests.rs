@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use sluice_api::read_manifests;
-use sluice_policy::{Config, NamedPort, PolicyKind, PolicyRef};
+use sluice_policy::{Config, NamedPort, PolicyKind, PolicyRef, ServiceName};
 use sluice_types::{Direction, Identity, Protocol};
 
-use crate::{Cluster, Flow, FlowPort, FlowRequest, HttpCall, KafkaCall, Participant, TraceError, Who, Word};
+use crate::{
+    Cluster, Flow, FlowPort, FlowRequest, HttpCall, KafkaCall, Participant, ServiceError, TraceError, Who,
+    Word,
+};
 
 const SHOP: &str = "
 apiVersion: v1
@@ -297,4 +300,33 @@ fn what_is_replaced_is_gone() {
     assert!(cluster.who_has(Identity::new(300)).is_empty());
     cluster.remove_policy(&PolicyRef::new(PolicyKind::Cnp, "shop", "in"));
     assert_eq!(word(&mut cluster, &tcp("shop/web", "shop/db", 1)).0, Word::Allow);
+}
+
+#[test]
+fn a_service_leads_to_its_pods_and_to_addresses() {
+    let service = |name: &str, selector: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{{selector} ports: [{{name: web, port: 80, targetPort: http}}]}}\n---\n"
+        )
+    };
+    let slice = "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: out-1, namespace: shop, labels: {kubernetes.io/service-name: out}}
+addressType: IPv4
+ports: [{name: web, port: 8443, protocol: TCP}]
+endpoints: [{addresses: [192.0.2.8]}]
+";
+    let mut cluster = shop(&(service("web", "selector: {app: web},") + &service("out", "") + slice));
+    let name = |name: &str| ServiceName { namespace: "shop".to_owned(), name: name.to_owned() };
+    let mut ask = |service: &str, port: FlowPort| cluster.backends(&name(service), Protocol::Tcp, &port);
+    let web = Ok(vec![("shop/web".to_owned(), 8080)]);
+    assert_eq!(ask("web", FlowPort::Number(80)), web);
+    assert_eq!(ask("web", FlowPort::Named("web".to_owned())), web);
+    assert_eq!(ask("out", FlowPort::Number(80)), Ok(vec![("192.0.2.8".to_owned(), 8443)]));
+    let shown = |result: Result<Vec<(String, u16)>, ServiceError>| result.unwrap_err().to_string();
+    assert_eq!(
+        shown(ask("web", FlowPort::Number(81))),
+        "the Service shop/web has no TCP port 81; it has 80/TCP"
+    );
+    assert_eq!(shown(ask("none", FlowPort::Number(80))), "there is no Service shop/none");
 }
