@@ -1,7 +1,8 @@
 //! The known word that a misspelt one most likely means.
 
 /// The candidate nearest to `word`, if it is near enough to be a slip of the pen.
-pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let lower = word.to_ascii_lowercase();
     // Half of a short word may differ, two letters swapped being two: `form`, `toPort`, but not `foo`.
     let limit = (lower.chars().count() / 2).clamp(1, 3);
