@@ -1,8 +1,12 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
+mod test;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use test::{TestArgs, TestFormat};
 
 use crate::pod_name::PodName;
 use crate::policy_name::PolicyName;
@@ -103,7 +107,7 @@ pub(crate) enum Command {
     /// Identities: the numbers that stand for label sets
     #[command(subcommand, visible_alias = "id")]
     Identity(IdentityCommand),
-    /// Policies: list, apply, delete
+    /// Policies: list, apply, delete, test
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// The kernel's tables: policy, connections, addresses
@@ -212,6 +216,8 @@ pub(crate) enum PolicyCommand {
         #[arg(short, long = "filename", value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Hold policies against tests of what they must do
+    Test(Box<TestArgs>),
 }
 
 #[derive(Debug, Subcommand)]

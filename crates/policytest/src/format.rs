@@ -125,7 +125,7 @@ pub(crate) struct Endpoint {
 /// `8080`, `8080/TCP`.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "write a port as a number or as text")]
 pub(crate) enum PortNumber {
     Number(u16),
     Text(String),
@@ -186,7 +186,7 @@ pub(crate) struct Http {
 /// A header's value, or several of the same name.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "write a header's value as text, or several as a list")]
 pub(crate) enum HeaderValue {
     One(String),
     Several(Vec<String>),
@@ -216,7 +216,7 @@ pub(crate) struct Kafka {
 /// A kind of request, by name or number.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(JsonSchema))]
-#[serde(untagged)]
+#[serde(untagged, expecting = "write the kind of request as a name or a number")]
 pub(crate) enum KafkaKey {
     Number(i16),
     Name(String),

@@ -1,4 +1,6 @@
-//! `sluice policy`: list, show, apply, delete.
+//! `sluice policy`: list, show, apply, delete, test.
+
+mod test;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use crate::policy_name::PolicyName;
 use crate::table::Table;
 
 /// Runs the command. Those that judge manifests on their own never ask for the agent.
+/// Runs the command. Those that judge manifests on their own never ask for the agent.
 pub(super) fn run(
     client: impl FnOnce() -> Result<Client, Failure>,
     command: &PolicyCommand,
@@ -24,6 +27,7 @@ pub(super) fn run(
         PolicyCommand::Get { policy: Some(name), out } => show(&client()?, name, out.format, output),
         PolicyCommand::Apply { files } => apply(&client()?, files, output),
         PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
+        PolicyCommand::Test(arguments) => test::run(arguments, output),
     }
 }
 
