@@ -55,8 +55,9 @@ impl Case {
     fn request(&self) -> Result<Option<FlowRequest>, Wrong> {
         let mut requests = Vec::new();
         requests.extend(self.http.as_ref().map(|http| FlowRequest::Http(call(http))));
-        requests
-            .extend(self.grpc.as_ref().map(|grpc| FlowRequest::Http(HttpCall::grpc(&grpc.service, &grpc.method))));
+        requests.extend(
+            self.grpc.as_ref().map(|grpc| FlowRequest::Http(HttpCall::grpc(&grpc.service, &grpc.method))),
+        );
         if let Some(kafka) = &self.kafka {
             requests.push(FlowRequest::Kafka(kafka_call(kafka)?));
         }
@@ -66,7 +67,8 @@ impl Case {
         if !requests.is_empty() {
             return wrong("", "one test asks one thing: write one of http, grpc, kafka, dns, sni");
         }
-        let (tcp_only, datagram) = (request.is_some() && self.dns.is_none(), self.protocol != ProtocolName::Tcp);
+        let (tcp_only, datagram) =
+            (request.is_some() && self.dns.is_none(), self.protocol != ProtocolName::Tcp);
         if tcp_only && datagram {
             return wrong("protocol", "http, grpc, kafka and sni go over TCP");
         }
@@ -124,7 +126,10 @@ fn named(text: &str) -> Result<FlowPort, Wrong> {
     let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && text.bytes().any(|byte| byte.is_ascii_alphabetic());
     if !is_name {
-        return wrong("port", "write a number, or a name of the receiver's ports; the protocol has its own field");
+        return wrong(
+            "port",
+            "write a number, or a name of the receiver's ports; the protocol has its own field",
+        );
     }
     Ok(FlowPort::Named(text.to_owned()))
 }
@@ -134,7 +139,9 @@ fn call(written: &Http) -> HttpCall {
     for (name, value) in &written.headers {
         match value {
             HeaderValue::One(value) => headers.push((name.clone(), value.clone())),
-            HeaderValue::Several(values) => headers.extend(values.iter().map(|value| (name.clone(), value.clone()))),
+            HeaderValue::Several(values) => {
+                headers.extend(values.iter().map(|value| (name.clone(), value.clone())))
+            }
         }
     }
     HttpCall {

@@ -129,8 +129,7 @@ fn origin(part: &RulePart, origins: &Origins) -> Origin {
 
 /// A policy's name in reports: without its kind, unless another kind has a policy of this name as well.
 pub(crate) fn shown<'a>(policy: &PolicyRef, mut all: impl Iterator<Item = &'a PolicyRef>) -> String {
-    let is_twin =
-        |other: &PolicyRef| (&other.namespace, &other.name) == (&policy.namespace, &policy.name);
+    let is_twin = |other: &PolicyRef| (&other.namespace, &other.name) == (&policy.namespace, &policy.name);
     if all.any(|other| other.kind != policy.kind && is_twin(other)) {
         return policy.to_string();
     }

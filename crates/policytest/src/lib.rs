@@ -11,6 +11,7 @@ mod run;
 mod scene;
 #[cfg(feature = "schema")]
 mod schema;
+mod stand_ins;
 mod suite;
 mod trace_command;
 

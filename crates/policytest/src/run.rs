@@ -96,7 +96,8 @@ impl Suite {
         let outcome = if is_as_wanted(&question.want, &trace) { Outcome::Passed } else { Outcome::Failed };
         let mut detail = Detail { line: self.line(&question.path), column: 1, ..Detail::default() };
         if outcome == Outcome::Failed {
-            explain(&trace, &question.flow, &mut detail);
+            explain(&trace, &mut detail);
+            detail.trace = self.trace_arguments(&question.flow);
         }
         report.push(TestResult {
             file: self.file.clone(),
@@ -211,12 +212,16 @@ fn cells(cluster: &mut Cluster, matrix: &Matrix, path: &str) -> Result<Vec<Quest
                 'X' => Want { verdict: Some(Expected::Allow.as_str()), ..Want::default() },
                 '.' => Want { not: Some(Expected::Allow.as_str()), ..Want::default() },
                 other => {
-                    wrongs.push((field.clone(), format!("{other:?} is no cell: X allow, . anything else, - not asked")));
+                    wrongs.push((
+                        field.clone(),
+                        format!("{other:?} is no cell: X allow, . anything else, - not asked"),
+                    ));
                     break;
                 }
             };
             let (from, to) = (from.clone(), to.clone());
-            let flow = Flow { from, to, protocol: matrix.protocol.protocol(), port: port.clone(), request: None };
+            let flow =
+                Flow { from, to, protocol: matrix.protocol.protocol(), port: port.clone(), request: None };
             let name = cell_name(row, column, &flow);
             questions.push(Question { name, path: format!("{path}.{field}"), flow, want });
         }
@@ -268,13 +273,18 @@ impl SideName {
 }
 
 /// What people need to find the mistake.
-fn explain(trace: &Trace, flow: &Flow, detail: &mut Detail) {
+fn explain(trace: &Trace, detail: &mut Detail) {
     let line = |side: &Side| {
         let isolation = match side.explanation.rule {
             None if side.word == Word::Allow && !side.explanation.enforced => " (no policy selects it)",
             _ => "",
         };
-        format!("{} of {}: {}{isolation}", side_name(side.explanation.direction), side.subject, side.explanation)
+        format!(
+            "{} of {}: {}{isolation}",
+            side_name(side.explanation.direction),
+            side.subject,
+            side.explanation
+        )
     };
     detail.sides = match trace.decisive() {
         Some(side) => vec![line(side)],
@@ -287,5 +297,4 @@ fn explain(trace: &Trace, flow: &Flow, detail: &mut Detail) {
             format!("{}: {}", miss.rule, obstacles.join(" and "))
         })
         .collect();
-    detail.trace = crate::trace_command::arguments(flow);
 }

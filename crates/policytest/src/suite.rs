@@ -103,7 +103,8 @@ pub fn is_policy_test(text: &str) -> bool {
 pub fn read(file: &str, text: &str) -> Result<Vec<Suite>, Vec<Mistake>> {
     let (mut suites, mut mistakes) = (Vec::new(), Vec::new());
     for tree in read_trees(text) {
-        match tree.map_err(|error| Mistake::of_document(file, &error)).and_then(|tree| Suite::new(file, tree)) {
+        match tree.map_err(|error| Mistake::of_document(file, &error)).and_then(|tree| Suite::new(file, tree))
+        {
             Ok(suite) => suites.push(suite),
             Err(mistake) => mistakes.push(mistake),
         }

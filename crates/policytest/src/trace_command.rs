@@ -4,11 +4,35 @@ use sluice_model::{Flow, FlowPort, FlowRequest};
 use sluice_policy::l7::kafka;
 use sluice_types::Protocol;
 
-use crate::case::shown_port;
+use crate::{case::shown_port, format::Enforcement, suite::Suite};
 
-/// The arguments that ask for this flow, without the manifests.
-pub(crate) fn arguments(flow: &Flow) -> Vec<String> {
-    let mut arguments = vec!["--src".to_owned(), flow.from.clone(), "--dst".to_owned(), flow.to.clone()];
+impl Suite {
+    /// The arguments that ask for this flow, without `-f` and its files.
+    pub(crate) fn trace_arguments(&self, flow: &Flow) -> Vec<String> {
+        let mut arguments = self.options();
+        let (from, to) = (self.known_as(&flow.from), self.known_as(&flow.to));
+        arguments.extend(["--src".to_owned(), from, "--dst".to_owned(), to]);
+        arguments.extend(of_flow(flow));
+        arguments
+    }
+
+    /// The options under which the file is asked, where they are not the usual ones.
+    fn options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        match self.format.config.policy_enforcement {
+            None | Some(Enforcement::Default) => {}
+            Some(Enforcement::Always) => options.extend(["--enforcement".to_owned(), "always".to_owned()]),
+            Some(Enforcement::Never) => options.extend(["--enforcement".to_owned(), "never".to_owned()]),
+        }
+        if self.format.config.audit {
+            options.push("--audit".to_owned());
+        }
+        options
+    }
+}
+
+fn of_flow(flow: &Flow) -> Vec<String> {
+    let mut arguments = Vec::new();
     match (flow.protocol, &flow.port) {
         (Protocol::Icmp | Protocol::Icmpv6, FlowPort::Number(kind)) => {
             let suffix = if flow.protocol == Protocol::Icmpv6 { "/ICMPv6" } else { "" };
@@ -35,8 +59,7 @@ fn of_request(request: &FlowRequest) -> Vec<String> {
             arguments
         }
         FlowRequest::Kafka(call) => {
-            let kind =
-                kafka::api_name(call.api_key).map_or_else(|| call.api_key.to_string(), str::to_owned);
+            let kind = kafka::api_name(call.api_key).map_or_else(|| call.api_key.to_string(), str::to_owned);
             let topics = call.topics.join(",");
             let colon = if topics.is_empty() { "" } else { ":" };
             vec!["--kafka".to_owned(), format!("{kind}{colon}{topics}")]

@@ -10,7 +10,8 @@ pub fn junit(report: &Report) -> String {
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let total = report.results.len();
     let (failed, errors) = (report.failed, report.errors);
-    let counts = |tests, failures, errors| format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"");
+    let counts =
+        |tests, failures, errors| format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\"");
     // Writing to a String cannot fail.
     writeln!(text, "<testsuites name=\"sluice policy test\" {}>", counts(total, failed, errors)).ok();
     for (file, results) in report.by_file() {

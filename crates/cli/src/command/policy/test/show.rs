@@ -25,7 +25,8 @@ pub(super) fn report(report: &Report, coverage: bool, output: &mut Output) -> Re
         unmet(report, output)?;
     }
     let shown: Vec<String> = [
-        (report.passed > 0 || report.results.is_empty()).then(|| output.good(&format!("{} passed", report.passed))),
+        (report.passed > 0 || report.results.is_empty())
+            .then(|| output.good(&format!("{} passed", report.passed))),
         (report.failed > 0).then(|| output.bad(&format!("{} failed", report.failed))),
         (report.errors > 0).then(|| output.bad(&errors(report.errors))),
     ]
