@@ -82,6 +82,13 @@ impl de::Error for Error {
             None => Self::custom(format_args!("unknown field {field:?}; known are {}", expected.join(", "))),
         }
     }
+
+    fn unknown_variant(word: &str, expected: &'static [&'static str]) -> Self {
+        match nearest(word, expected) {
+            Some(known) => Self::custom(format_args!("unknown word {word:?}; did you mean {known:?}?")),
+            None => Self::custom(format_args!("unknown word {word:?}; known are {}", expected.join(", "))),
+        }
+    }
 }
 
 struct Reader<'de> {
@@ -173,6 +180,17 @@ impl<'de> de::Deserializer<'de> for Reader<'de> {
         self.object(entries, visitor)
     }
 
+    /// Words only: no format here has variants that hold something.
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let Value::String(word) = &self.node.value else { return Err(self.mismatch("string")) };
+        visitor.visit_enum(word.as_str().into_deserializer())
+    }
+
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -188,7 +206,7 @@ impl<'de> de::Deserializer<'de> for Reader<'de> {
 
     forward_to_deserialize_any! {
         i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple
-        tuple_struct enum identifier
+        tuple_struct identifier
     }
 }
 

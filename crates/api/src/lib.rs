@@ -22,6 +22,7 @@ pub mod schema;
 pub mod secret;
 pub mod service;
 mod suggest;
+mod tree;
 pub mod workload;
 
 pub use cilium::{CiliumCidrGroup, CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
@@ -36,4 +37,5 @@ pub use place::Place;
 pub use secret::Secret;
 pub use service::{EndpointSlice, Service};
 pub use suggest::nearest;
+pub use tree::{Tree, read_trees};
 pub use workload::{Namespace, Node, Pod};

@@ -102,7 +102,8 @@ fn read_document(chunk: Chunk<'_>) -> Vec<Manifest> {
     }
 }
 
-fn read_node(root: &Node) -> Vec<Manifest> {
+/// The objects that a value stands for: one, or those of a list.
+pub(crate) fn read_node(root: &Node) -> Vec<Manifest> {
     if root.get("kind").and_then(Node::as_str) == Some("List")
         && let Some(Value::Array(items)) = root.get("items").map(|items| &items.value)
     {

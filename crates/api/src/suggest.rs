@@ -15,8 +15,13 @@ pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
         .iter()
         .map(|candidate| (distance(&lower, &candidate.to_ascii_lowercase()), *candidate))
         .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
+        // Of equally near ones the one that begins alike: `prot` is `port` rather than `from`.
+        .min_by_key(|(distance, candidate)| (*distance, !begins_alike(&lower, candidate)))
         .map(|(_, candidate)| candidate)
+}
+
+fn begins_alike(lower: &str, candidate: &str) -> bool {
+    lower.chars().next() == candidate.chars().next().map(|first| first.to_ascii_lowercase())
 }
 
 /// How many letters must be inserted, removed or replaced (Levenshtein).
@@ -61,6 +66,7 @@ mod tests {
             ("labels", None),
             ("x", None),
         ];
+        assert_eq!(nearest("prot", &["from", "port"]), Some("port"));
         for (word, want) in cases {
             assert_eq!(nearest(word, &fields), want, "{word}");
         }

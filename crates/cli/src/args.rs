@@ -1,6 +1,7 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
 mod lint;
+mod test;
 mod trace;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use lint::{Deny, LintArgs, LintFormat};
+pub(crate) use test::{TestArgs, TestFormat};
 pub(crate) use trace::{ExplainArgs, Scene, TraceArgs};
 
 use crate::pod_name::PodName;
@@ -109,7 +111,7 @@ pub(crate) enum Command {
     /// Identities: the numbers that stand for label sets
     #[command(subcommand, visible_alias = "id")]
     Identity(IdentityCommand),
-    /// Policies: list, apply, delete, trace
+    /// Policies: list, apply, delete; trace, test, lint
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// The kernel's tables: policy, connections, addresses
@@ -224,6 +226,8 @@ pub(crate) enum PolicyCommand {
     Trace(Box<TraceArgs>),
     /// Find what is probably not meant in manifests; needs no agent
     Lint(LintArgs),
+    /// Hold policies against tests of what they must do
+    Test(Box<TestArgs>),
 }
 
 #[derive(Debug, Subcommand)]

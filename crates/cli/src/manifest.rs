@@ -58,7 +58,23 @@ pub(crate) fn files_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-fn read_file(path: &Path) -> Result<Manifest, Failure> {
+/// The directories in a directory, in order of their names; hidden ones and links are left out.
+pub(crate) fn directories_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let doing = || format!("reading the directory {}", directory.display());
+    let mut directories = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(io(doing()))? {
+        let entry = entry.map_err(io(doing()))?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.file_type().map_err(io(doing()))?.is_dir() {
+            directories.push(entry.path());
+        }
+    }
+    directories.sort();
+    Ok(directories)
+}
+
+/// Reads one file.
+pub(crate) fn read_file(path: &Path) -> Result<Manifest, Failure> {
     let name = path.display().to_string();
     let file = std::fs::File::open(path).map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {

@@ -1,6 +1,7 @@
 //! `sluice policy`: list, show, apply, delete, and what can be said about manifests without an agent.
 
 mod lint;
+mod test;
 pub(super) mod trace;
 
 use std::io::Write;
@@ -29,6 +30,7 @@ pub(super) fn run(
         PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
         PolicyCommand::Trace(arguments) => trace::run(client, arguments, output),
         PolicyCommand::Lint(arguments) => lint::run(arguments, output),
+        PolicyCommand::Test(arguments) => test::run(arguments, output),
     }
 }
 
