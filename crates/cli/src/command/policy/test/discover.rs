@@ -1,7 +1,7 @@
 //! Finding test files and the policies they name.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use sluice_policytest::{Mistake, Source, Suite, is_policy_test};
 
@@ -97,11 +97,14 @@ fn beside(file: &str, path: &str) -> PathBuf {
     let mut joined = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
     for part in Path::new(path).components() {
         match part {
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir if has_name(&joined) => {
+            Component::CurDir => {}
+            Component::ParentDir if has_name(&joined) => {
                 joined.pop();
             }
-            other => joined.push(other),
+            other @ (Component::Prefix(_)
+            | Component::RootDir
+            | Component::ParentDir
+            | Component::Normal(_)) => joined.push(other),
         }
     }
     if joined.as_os_str().is_empty() { PathBuf::from(".") } else { joined }
