@@ -1,6 +1,7 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
 mod lint;
+mod schema;
 mod test;
 mod trace;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use lint::{Deny, LintArgs, LintFormat};
+pub(crate) use schema::SchemaArgs;
 pub(crate) use test::{TestArgs, TestFormat};
 pub(crate) use trace::{ExplainArgs, Scene, TraceArgs};
 
@@ -128,6 +130,8 @@ pub(crate) enum Command {
     Pod(PodCommand),
     /// Show the main job on real traffic, in about half a minute
     Demo(DemoArgs),
+    /// JSON Schema of what is read, for editors
+    Schema(SchemaArgs),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
     /// Answer on TCP and UDP ports with one's own name

@@ -8,6 +8,7 @@ mod identity;
 mod monitor;
 mod pod;
 mod policy;
+mod schema;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Up(arguments) => crate::node::up::run(arguments, output),
         Command::Pod(command) => pod::run(&cli.global, command, output),
         Command::Demo(arguments) => crate::demo::run(arguments, output),
+        Command::Schema(arguments) => schema::run(arguments, output),
         Command::Completion(arguments) => completion::run(arguments, output),
         Command::Serve(arguments) => traffic::serve(arguments),
         Command::Probe(arguments) => traffic::run(arguments, output),

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What stands in `apiVersion`.
-pub(crate) const API_VERSION: &str = "sluice.dev/v1";
+pub const API_VERSION: &str = "sluice.dev/v1";
 /// What stands in `kind`.
-pub(crate) const KIND: &str = "PolicyTest";
+pub const KIND: &str = "PolicyTest";
 
 /// One test file.
 #[derive(Clone, Debug, Deserialize)]

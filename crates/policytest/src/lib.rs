@@ -16,6 +16,7 @@ mod suite;
 mod trace_command;
 
 pub use coverage::Coverage;
+pub use format::{API_VERSION, KIND};
 pub use report::{Detail, Got, Outcome, Report, TestResult, Want, junit::junit, sarif::sarif, tap::tap};
 #[cfg(feature = "schema")]
 pub use schema::schema;
