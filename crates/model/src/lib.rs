@@ -10,6 +10,7 @@ mod coverage;
 mod end;
 mod flow;
 mod participant;
+mod reach;
 mod secrets;
 mod services;
 mod trace;
@@ -20,6 +21,7 @@ pub use coverage::RulePart;
 pub use end::UnknownEnd;
 pub use flow::{Flow, FlowPort, FlowRequest, HttpCall, KafkaCall};
 pub use participant::{Participant, Who};
+pub use reach::{Judges, Passage, Reach, Requests, Span};
 pub use services::ServiceError;
 pub use trace::{Side, Trace, TraceError, Word};
 

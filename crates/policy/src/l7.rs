@@ -70,6 +70,17 @@ impl L7Rules {
         }
     }
 
+    /// What each of them names, in one line without the protocol's name.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        match self {
+            Self::Http(rules) => rules.iter().map(ToString::to_string).collect(),
+            Self::Kafka(rules) => rules.iter().map(ToString::to_string).collect(),
+            Self::Dns(rules) => rules.iter().map(ToString::to_string).collect(),
+            Self::Tls(rules) => rules.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     /// Where each of them stands in its port rule, `http[1]`.
     #[must_use]
     pub fn parts(&self) -> Vec<&str> {

@@ -1,5 +1,7 @@
 //! DNS names: queries that are let through, and peers by name.
 
+use std::fmt;
+
 use sluice_api::cilium as api;
 use sluice_types::{Label, Source};
 
@@ -41,6 +43,12 @@ impl DnsRule {
             return Ok(());
         }
         Err(Mismatch::new("name", self.names.join(" or "), Some(name::without_last_dot(asked))))
+    }
+}
+
+impl fmt::Display for DnsRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names.join(" or "))
     }
 }
 

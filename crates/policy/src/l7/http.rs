@@ -191,6 +191,49 @@ impl HttpRule {
     }
 }
 
+/// In one line: `GET /a|/b host "example.com" header X-Token`. Values that may be passwords are left out, so two rules
+/// that differ in nothing else look the same.
+impl fmt::Display for HttpRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let any = "any";
+        match &self.method {
+            Some(method) => f.write_str(method.as_str())?,
+            None => f.write_str(any)?,
+        }
+        write!(f, " {}", self.path.as_ref().map_or(any, Pattern::as_str))?;
+        if let Some(host) = &self.host {
+            write!(f, " host {}", host.as_str())?;
+        }
+        if self.grpc {
+            f.write_str(" as gRPC")?;
+        }
+        self.headers.iter().try_for_each(|header| write!(f, " {header}"))
+    }
+}
+
+impl fmt::Display for HeaderRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "header {}", self.name)?;
+        match (&self.secret, &self.value) {
+            (Some((namespace, name)), _) => {
+                write!(f, " as in secret {}/{name}", namespace.as_deref().unwrap_or("default"))?;
+            }
+            (None, Some(_)) if SENSITIVE.iter().any(|name| name.eq_ignore_ascii_case(&self.name)) => {
+                f.write_str("=(not shown)")?;
+            }
+            (None, Some(value)) => write!(f, "={value}")?,
+            (None, None) => {}
+        }
+        match self.mismatch {
+            None => Ok(()),
+            Some(HeaderAction::Log) => f.write_str(", else log"),
+            Some(HeaderAction::Add) => f.write_str(", else add"),
+            Some(HeaderAction::Delete) => f.write_str(", else delete"),
+            Some(HeaderAction::Replace) => f.write_str(", else replace"),
+        }
+    }
+}
+
 fn check_grpc(request: &HttpRequest<'_>) -> Result<(), Mismatch> {
     let kind = request.header(CONTENT_TYPE);
     let is_grpc = kind

@@ -3,7 +3,7 @@
 //! A rule without topic covers every topic. Of a request with several topics each must be covered, not all by the
 //! same rule. Kinds of requests without topics pass as soon as a rule covers kind, version and client.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use super::Mismatch;
 
@@ -35,6 +35,20 @@ pub struct KafkaRule {
     pub client_id: Option<String>,
     /// The topic.
     pub topic: Option<String>,
+}
+
+/// In one line: `role produce topic orders`.
+impl fmt::Display for KafkaRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kinds.as_ref().map_or("any request", |kinds| &kinds.name))?;
+        if let Some(version) = self.api_version {
+            write!(f, " version {version}")?;
+        }
+        if let Some(client) = &self.client_id {
+            write!(f, " client {client}")?;
+        }
+        self.topic.iter().try_for_each(|topic| write!(f, " topic {topic}"))
+    }
 }
 
 /// Kinds of requests under one name.

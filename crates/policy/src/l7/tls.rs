@@ -1,5 +1,7 @@
 //! Server names in TLS handshakes (SNI).
 
+use std::fmt;
+
 use super::{Mismatch, NameError, name};
 
 /// One element of `serverNames`.
@@ -28,5 +30,11 @@ impl ServerName {
             name::is_host_name(name::without_last_dot(asked)) && name::matches(&self.pattern, asked)
         });
         if meant { Ok(()) } else { Err(Mismatch::new("server name", &*self.pattern, asked)) }
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.pattern)
     }
 }
