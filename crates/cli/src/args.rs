@@ -1,6 +1,8 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
+mod diff;
 mod lint;
+mod matrix;
 mod schema;
 mod test;
 mod trace;
@@ -9,7 +11,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use diff::{DiffArgs, DiffFormat};
 pub(crate) use lint::{Deny, LintArgs, LintFormat};
+pub(crate) use matrix::{MatrixArgs, MatrixFormat, SelectorsArgs};
 pub(crate) use schema::SchemaArgs;
 pub(crate) use test::{TestArgs, TestFormat};
 pub(crate) use trace::{ExplainArgs, Scene, TraceArgs};
@@ -228,6 +232,12 @@ pub(crate) enum PolicyCommand {
     },
     /// Say what happens to a flow, why, and what would allow it
     Trace(Box<TraceArgs>),
+    /// Say what a change of policies changes
+    Diff(DiffArgs),
+    /// Show who can reach whom, and on which ports
+    Matrix(Box<MatrixArgs>),
+    /// Show what each selector matches now
+    Selectors(SelectorsArgs),
     /// Find what is probably not meant in manifests; needs no agent
     Lint(LintArgs),
     /// Hold policies against tests of what they must do

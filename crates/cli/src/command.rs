@@ -8,6 +8,7 @@ mod identity;
 mod monitor;
 mod pod;
 mod policy;
+mod recorded;
 mod schema;
 mod status;
 

@@ -78,6 +78,13 @@ impl Failure {
         self
     }
 
+    /// The same with another exit code.
+    #[must_use]
+    pub(crate) fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
     /// Whether the reader of our output has gone away, which is not worth a word.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         self.closed_pipe

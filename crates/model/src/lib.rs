@@ -6,22 +6,30 @@
 mod addresses;
 mod change;
 mod cluster;
+mod compare;
 mod coverage;
 mod end;
 mod flow;
+mod matrix;
+mod meet;
 mod participant;
 mod reach;
 mod secrets;
+mod selected;
 mod services;
 mod trace;
 
 pub use change::{Change, Opened, Step};
 pub use cluster::Cluster;
+pub use compare::{Comparison, Felt, IsolationChange, PairChange, SpanChange, compare};
 pub use coverage::RulePart;
 pub use end::UnknownEnd;
 pub use flow::{Flow, FlowPort, FlowRequest, HttpCall, KafkaCall};
+pub use matrix::{Group, Matrix};
+pub use meet::{Met, meet};
 pub use participant::{Participant, Who};
 pub use reach::{Judges, Passage, Reach, Requests, Span};
+pub use selected::{Role, Selected};
 pub use services::ServiceError;
 pub use trace::{Side, Trace, TraceError, Word};
 

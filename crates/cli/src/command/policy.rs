@@ -1,6 +1,9 @@
 //! `sluice policy`: list, show, apply, delete, and what can be said about manifests without an agent.
 
+mod diff;
 mod lint;
+mod matrix;
+mod selectors;
 mod test;
 pub(super) mod trace;
 
@@ -29,6 +32,9 @@ pub(super) fn run(
         PolicyCommand::Apply { files } => apply(&client()?, files, output),
         PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
         PolicyCommand::Trace(arguments) => trace::run(client, arguments, output),
+        PolicyCommand::Diff(arguments) => diff::run(client, arguments, output),
+        PolicyCommand::Matrix(arguments) => matrix::run(client, arguments, output),
+        PolicyCommand::Selectors(arguments) => selectors::run(client, arguments, output),
         PolicyCommand::Lint(arguments) => lint::run(arguments, output),
         PolicyCommand::Test(arguments) => test::run(arguments, output),
     }

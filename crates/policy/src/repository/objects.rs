@@ -11,7 +11,8 @@ use sluice_types::RuleId;
 use super::{Changed, InstalledRule, Repository};
 use crate::{
     referents::{CidrGroup, Membership, Service, ServiceName, ServicePort},
-    rule::PolicyRef,
+    rule::{Peers, PolicyRef},
+    selector::Selector,
 };
 
 impl Repository {
@@ -71,6 +72,12 @@ impl Repository {
     pub fn unresolved(&self) -> impl Iterator<Item = (RuleId, String)> {
         let rules = self.referent_users.iter().filter_map(|id| self.rules.get(id));
         rules.flat_map(|rule| rule.unresolved(&self.referents).into_iter().map(move |name| (rule.id, name)))
+    }
+
+    /// The selectors that peers given by name come to now; none if they are given otherwise.
+    #[must_use]
+    pub fn expand(&self, peers: &Peers) -> Option<Vec<Selector>> {
+        self.referents.expand(peers, &self.config.cluster_name)
     }
 
     /// A Service, if it is known.
