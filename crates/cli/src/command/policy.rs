@@ -50,7 +50,8 @@ fn policy_table(policies: &[PolicyInfo], output: &Output) -> Table {
     let mut table = Table::new(&["POLICY", "RULES", "ENDPOINTS", "ORIGIN", "STATUS"]);
     for policy in policies {
         let status = match &policy.error {
-            None => output.good("in force"),
+            None if policy.warnings.is_empty() => output.good("in force"),
+            None => format!("{}\n{}", output.warn("in force, but"), policy.warnings.join("\n")),
             Some(error) => format!("{}: {error}", output.bad("last good version in force")),
         };
         table.row([
@@ -92,6 +93,9 @@ fn show(client: &Client, name: &PolicyName, format: Format, output: &mut Output)
     writeln!(output, "# {name}, from {}, selects {selects}", policy.origin)?;
     if let Some(error) = &policy.error {
         writeln!(output, "# its newest version was refused: {error}")?;
+    }
+    for warning in &policy.warnings {
+        writeln!(output, "# {warning}")?;
     }
     output.print_value(Format::Yaml, &policy.object)
 }
