@@ -136,6 +136,9 @@ enum Refusal {
     Broken(anyhow::Error),
 }
 
+/// Protocol, port or type, and the family if only one can be meant.
+type What = (Protocol, u16, Option<u8>);
+
 struct Builder {
     file: TestFile,
     config: NodeConfig,
@@ -384,7 +387,7 @@ impl Builder {
     }
 
     /// Protocol, port and family.
-    fn asked(&self, test: &Map<String, Value>) -> Result<Result<(Protocol, u16, Option<u8>), String>> {
+    fn asked(&self, test: &Map<String, Value>) -> Result<Result<What, String>> {
         let text = |key: &str| test.get(key).and_then(Value::as_str);
         let word = text("protocol").unwrap_or("TCP");
         let kind = test.get("icmpType").and_then(Value::as_u64);
@@ -438,7 +441,8 @@ fn port_text(port: &Value) -> String {
     match port {
         Value::String(text) if text.contains('/') => text.clone(),
         Value::String(text) => format!("{text}/TCP"),
-        other => format!("{other}/TCP"),
+        Value::Number(number) => format!("{number}/TCP"),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => String::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `sluice policy`: list, show, apply, delete, and what can be said about manifests without an agent.
 
+mod convert;
 mod diff;
 mod lint;
 mod matrix;
@@ -32,6 +33,7 @@ pub(super) fn run(
         PolicyCommand::Apply { files } => apply(&client()?, files, output),
         PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
         PolicyCommand::Trace(arguments) => trace::run(client, arguments, output),
+        PolicyCommand::Convert(arguments) => convert::run(arguments, output),
         PolicyCommand::Diff(arguments) => diff::run(client, arguments, output),
         PolicyCommand::Matrix(arguments) => matrix::run(client, arguments, output),
         PolicyCommand::Selectors(arguments) => selectors::run(client, arguments, output),
