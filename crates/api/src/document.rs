@@ -59,7 +59,6 @@ impl Node {
     }
 
     /// The value without its places.
-    #[cfg(test)]
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Null => serde_json::Value::Null,

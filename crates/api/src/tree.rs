@@ -50,6 +50,12 @@ impl Tree {
         decode(&self.root, Nulls::Absent)
     }
 
+    /// Its value, without places.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        self.root.to_json()
+    }
+
     /// Where the value stands that a path names, as [`Manifest::place`] finds it.
     #[must_use]
     pub fn place(&self, path: &str) -> Place {
