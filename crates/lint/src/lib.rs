@@ -48,7 +48,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { portable: false, map_budget: MAP_BUDGET, config: Config::complete() }
+        let config = Config { policy_audit: true, ..Config::complete() };
+        Self { portable: false, map_budget: MAP_BUDGET, config }
     }
 }
 

@@ -55,7 +55,7 @@ pub fn cilium_network_policy(
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
     let scope = cilium::Scope::Namespace(namespace_of(&policy.metadata));
     collect(|report| {
-        check_name(&policy.metadata, report);
+        check_metadata(&policy.metadata, config, report);
         cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), scope, config, report)
     })
 }
@@ -69,7 +69,7 @@ pub fn cilium_clusterwide_network_policy(
     config: &Config,
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
     collect(|report| {
-        check_name(&policy.metadata, report);
+        check_metadata(&policy.metadata, config, report);
         cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), cilium::Scope::Cluster, config, report)
     })
 }
@@ -80,7 +80,7 @@ pub fn cilium_clusterwide_network_policy(
 /// Everything that is wrong with it, in the order of the document.
 pub fn network_policy(policy: &api::NetworkPolicy, config: &Config) -> Result<Vec<Rule>, Vec<ParseError>> {
     collect(|report| {
-        check_name(&policy.metadata, report);
+        check_metadata(&policy.metadata, config, report);
         kubernetes::rules(policy.spec.as_ref(), namespace_of(&policy.metadata), config, report)
     })
 }
@@ -94,7 +94,7 @@ pub fn cluster_network_policy(
     config: &Config,
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
     collect(|report| {
-        check_name(&policy.metadata, report);
+        check_metadata(&policy.metadata, config, report);
         cluster::rules(&policy.spec, config, report)
     })
 }
@@ -158,9 +158,20 @@ impl From<&api::ClusterNetworkPolicy> for PolicyRef {
     }
 }
 
+/// The annotation of a policy whose denials are only to be reported.
+pub const AUDIT_ANNOTATION: &str = "sluice.dev/audit";
+
 fn check_name(metadata: &api::Metadata, report: &mut Report) {
     if metadata.name.is_empty() {
         report.refuse(&Path::root("metadata.name"), Reason::Required);
+    }
+}
+
+fn check_metadata(metadata: &api::Metadata, config: &Config, report: &mut Report) {
+    check_name(metadata, report);
+    let audit = metadata.annotations.as_ref().and_then(|own| own.get(AUDIT_ANNOTATION));
+    if audit.is_some_and(|value| value != "false") && !config.policy_audit {
+        report.refuse(&Path::root("metadata.annotations").index_by(AUDIT_ANNOTATION), Reason::PolicyAudit);
     }
 }
 
@@ -202,6 +213,10 @@ impl Path {
 
     fn index(&self, nth: usize) -> Self {
         Self(format!("{}[{nth}]", self.0))
+    }
+
+    fn index_by(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
     }
 
     /// The part of this path behind `parent`, `toPorts[0]`.

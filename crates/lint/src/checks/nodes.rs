@@ -29,8 +29,8 @@ pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     for placed in &untested {
         if told.insert(&placed.policy.name) {
             let message = "a mistake in a policy for nodes cuts off the node, and you with it";
-            let help = "Apply it in audit mode first, with the annotation `sluice.dev/audit: \"true\"`, and look at \
-                        what it would deny (`sluice monitor`).";
+            let help = "Run the agent in audit mode first (`--audit`), and look at what it would deny \
+                        (`sluice monitor`).";
             report.add(&NODE_POLICY_UNTESTED, &placed.policy.at("metadata.name"), message, help);
         }
     }

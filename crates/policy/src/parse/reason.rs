@@ -10,6 +10,11 @@ pub enum Reason {
     /// It belongs to the language, and a later version will do what it says.
     #[error("not supported yet by this version")]
     NotSupported,
+    /// It asks for audit mode of one policy: enforcing it all the same would be what its author wanted to avoid.
+    #[error(
+        "audit mode of one policy is not supported yet; audit its endpoints (PolicyAuditMode) or the whole agent (--audit)"
+    )]
+    PolicyAudit,
     /// It needs an option that is off.
     #[error("needs the option {0}, which is off")]
     NeedsOption(&'static str),

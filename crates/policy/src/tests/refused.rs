@@ -71,6 +71,24 @@ fn whole_rules() {
 }
 
 #[test]
+fn audit_of_one_policy_is_refused_rather_than_enforced() {
+    let read = |value: &str, config: &crate::Config| {
+        let text = format!(
+            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: p, annotations: {{sluice.dev/audit: \
+             '{value}'}}}}, spec: {{endpointSelector: {{}}, ingress: [{{}}]}}}}"
+        );
+        let manifest = sluice_api::read_manifests(&text).remove(0);
+        super::scene::parse_object(manifest.content.unwrap(), config).1
+    };
+    let refused = read("true", &crate::Config::complete()).unwrap_err();
+    assert_eq!(refused[0].path, "metadata.annotations[sluice.dev/audit]");
+    assert!(refused[0].to_string().contains("not supported yet"), "{}", refused[0]);
+    assert!(read("false", &crate::Config::complete()).is_ok());
+    let looking = crate::Config { policy_audit: true, ..crate::Config::complete() };
+    assert!(read("true", &looking).is_ok());
+}
+
+#[test]
 fn every_error_is_reported_and_nothing_else() {
     let found = errors(
         "CiliumNetworkPolicy",
