@@ -64,7 +64,7 @@ mod lifecycle {
 
         let bad = PolicyDocument { text: policy("from-api", "99999"), name: "x.yaml".into() };
         let refused = rig.client().send::<_, ()>("POST", path::POLICY_APPLY, &bad).unwrap_err();
-        assert!(refused.to_string().starts_with("x.yaml:1: spec.ingress[0]"), "{refused}");
+        assert!(refused.to_string().starts_with("x.yaml:1: line 6 column 40: spec.ingress[0]"), "{refused}");
         let in_file = path::fill(path::POLICY, &["cnp", "shop", "from-file"]);
         let refused = rig.client().delete(&in_file).unwrap_err();
         assert!(refused.to_string().contains("manifests/a.yaml"), "{refused}");

@@ -296,7 +296,7 @@ fn read_yaml<T: for<'de> Deserialize<'de>>(file: &Path) -> Result<T> {
 }
 
 /// YAML 1.2: a namespace may be called `y` or `no`.
-fn yaml() -> serde_saphyr::Options {
+pub(crate) fn yaml() -> serde_saphyr::Options {
     serde_saphyr::options! { strict_booleans: true }
 }
 
@@ -449,7 +449,7 @@ fn file_name(policy: &str) -> String {
     if name.starts_with("seeds_") { name } else { format!("policy_{name}.json") }
 }
 
-fn policies_of(text: &str) -> Result<Vec<Policy>> {
+pub(crate) fn policies_of(text: &str) -> Result<Vec<Policy>> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, yaml()).context("reading YAML")?;
     let mut policies = Vec::new();
@@ -460,6 +460,7 @@ fn policies_of(text: &str) -> Result<Vec<Policy>> {
             "CiliumNetworkPolicy" => format!("cnp/{namespace}/{name}"),
             "NetworkPolicy" => format!("knp/{namespace}/{name}"),
             "CiliumClusterwideNetworkPolicy" => format!("ccnp/{name}"),
+            "ClusterNetworkPolicy" => format!("kcnp/{name}"),
             // The examples show their Services too.
             "Service" => continue,
             other => bail!("{other:?} is no kind of policy"),

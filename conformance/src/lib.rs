@@ -12,6 +12,7 @@ pub mod echo;
 pub mod link;
 pub mod netns;
 pub mod node;
+pub mod policy_test;
 pub mod probe;
 pub mod report;
 pub mod run;

@@ -117,6 +117,7 @@ fn policy_name(info: &Value) -> String {
     let text = |key: &str| info.get(key).and_then(Value::as_str).unwrap_or_default();
     match text("kind") {
         "CiliumClusterwideNetworkPolicy" => format!("ccnp/{}", text("name")),
+        "ClusterNetworkPolicy" => format!("kcnp/{}", text("name")),
         "NetworkPolicy" => format!("knp/{}/{}", text("namespace"), text("name")),
         _ => format!("cnp/{}/{}", text("namespace"), text("name")),
     }

@@ -40,12 +40,12 @@ fn document(manifest: api::Manifest, origin: &str, config: &sluice_policy::Confi
     }
     let line = manifest.line;
     let named = key_of(&manifest);
-    let content = match manifest.content {
+    let content = match &manifest.content {
         Err(error) => Err(error.to_string()),
         Ok(object) => {
             let json = object.to_value();
-            let read = meaning(object, &json, &format!("{origin}:{line}"), config).transpose()?;
-            read.map(|object| Good { object, json, line }).map_err(|errors| all(&errors))
+            let read = meaning(object.clone(), &json, &format!("{origin}:{line}"), config).transpose()?;
+            read.map(|object| Good { object, json, line }).map_err(|errors| all(&errors, &manifest))
         }
     };
     let key = content.as_ref().ok().map(|good| good.object.key()).or(named);
@@ -147,8 +147,13 @@ fn policy_key(kind: PolicyKind, namespace: String, name: String) -> ObjectKey {
     ObjectKey::Policy(PolicyRef { kind, namespace, name })
 }
 
-fn all(errors: &[ParseError]) -> String {
-    let mut texts: Vec<String> = errors.iter().take(ERRORS_SHOWN_MAX).map(ToString::to_string).collect();
+/// What is wrong with the meaning of an object, in the form of what is wrong with its shape.
+fn all(errors: &[ParseError], manifest: &api::Manifest) -> String {
+    let text = |error: &ParseError| {
+        let api::Place { line, column } = manifest.place(&error.path);
+        format!("line {line} column {column}: {error}")
+    };
+    let mut texts: Vec<String> = errors.iter().take(ERRORS_SHOWN_MAX).map(text).collect();
     if errors.len() > ERRORS_SHOWN_MAX {
         texts.push(format!("and {} more", errors.len() - ERRORS_SHOWN_MAX));
     }
@@ -224,6 +229,29 @@ spec: {podSelectr: {}}
         assert!(error.contains("line 13") && error.contains("podSelector"), "{error}");
         assert_eq!(documents[2].key, None);
         assert!(documents[2].content.is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_with_its_place() {
+        let text = "
+kind: CiliumNetworkPolicy
+apiVersion: cilium.io/v2
+metadata: {name: p, namespace: a}
+spec:
+  endpointSelector: {}
+  ingress:
+  - toPorts:
+    - ports:
+      - port: \"90\"
+        endPort: 80
+  egress:
+  - toEntities: [wrold]
+";
+        let documents = documents(text);
+        let error = documents[0].content.as_ref().unwrap_err();
+        let errors: Vec<&str> = error.split("; ").collect();
+        assert!(errors[0].starts_with("line 11 column 18: spec.ingress[0].toPorts[0].ports[0]"), "{error}");
+        assert!(error.contains("line 13 column 18: spec.egress[0].toEntities[0]"), "{error}");
     }
 
     #[test]

@@ -44,7 +44,8 @@ impl NamesCache {
     /// The rules of a policy can be reported from now on.
     pub(super) fn policy(&mut self, policy: &EndpointPolicy, repository: &Repository) {
         let mut last = RuleId::NONE;
-        for rule in policy.map_state.entries.values().map(|entry| entry.rule) {
+        let tables = &policy.map_state;
+        for rule in tables.admin.values().chain(tables.entries.values()).map(|entry| entry.rule) {
             if rule == last || rule == RuleId::NONE || self.names.rules.contains_key(&rule) {
                 continue;
             }
@@ -64,5 +65,42 @@ impl NamesCache {
     /// The names, if they changed since the last call.
     pub(super) fn publish(&mut self) -> Option<Arc<Names>> {
         std::mem::take(&mut self.is_changed).then(|| Arc::new(self.names.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sluice_policy::{Config, Subject, labels::pod_labels, parse};
+
+    use super::*;
+
+    #[test]
+    fn rules_of_both_planes_have_names() {
+        let config = Config { admin_tiers: true, ..Config::default() };
+        let mut repository = Repository::new(config.clone());
+        for text in [
+            "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: a}, spec: \
+             {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}",
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: n}, spec: {podSelector: {}, \
+             ingress: [{from: [{podSelector: {}}]}]}}",
+        ] {
+            let object = sluice_api::read_manifests(text).remove(0).content.unwrap();
+            let (policy, rules) = parse::object(&object, &config).unwrap();
+            drop(repository.upsert(policy, rules.unwrap()));
+        }
+        let own = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+        let labels = pod_labels(&own, "default", &BTreeMap::new(), "default", "default");
+        let identity = Identity::new(300);
+        drop(repository.set_identity(identity, labels.clone()));
+        let subject =
+            Subject { identity, labels, named_ports: Vec::new(), services: Vec::new(), audit: false };
+        let mut names = NamesCache::default();
+        names.policy(&repository.resolve(&subject), &repository);
+        let names = names.publish().unwrap();
+        let mut policies: Vec<&str> = names.rules.values().map(|origin| origin.policy.as_str()).collect();
+        policies.sort_unstable();
+        assert_eq!(policies, ["kcnp/a", "knp/default/n"]);
     }
 }

@@ -7,7 +7,7 @@ use sluice_client::model::{
     CniGcResult, Endpoint as EndpointView, EndpointOptions, IdentityInfo, IpamLease, PolicyInfo, Problem,
     Status,
 };
-use sluice_policy::PolicyKind;
+use sluice_policy::{PolicyKind, PolicyRef};
 use sluice_types::{EndpointId, Identity};
 
 use super::{Pending, State};
@@ -243,6 +243,7 @@ impl State {
     }
 
     fn policy_infos(&self) -> Vec<PolicyInfo> {
+        let mut warnings = self.policy_warnings();
         let in_force = self.objects.policies.values().map(|policy| {
             let key = ObjectKey::Policy(policy.reference.clone());
             let refused = self.objects.refused.get(&key);
@@ -254,6 +255,7 @@ impl State {
                 rules: policy.rules.len(),
                 endpoints: self.selected_by(policy),
                 error: refused.map(RefusedObject::to_string),
+                warnings: warnings.remove(&policy.reference).unwrap_or_default(),
                 object: policy.object.clone(),
             }
         });
@@ -267,6 +269,7 @@ impl State {
                     rules: 0,
                     endpoints: Vec::new(),
                     error: Some(refused.to_string()),
+                    warnings: Vec::new(),
                     object: serde_json::Value::Null,
                 })
             }
@@ -278,6 +281,33 @@ impl State {
             | ObjectKey::CidrGroup(_) => None,
         });
         in_force.chain(never_good).collect()
+    }
+
+    /// What of policies in force has no effect as it stands.
+    fn policy_warnings(&self) -> BTreeMap<PolicyRef, Vec<String>> {
+        let mut warnings: BTreeMap<PolicyRef, BTreeSet<String>> = BTreeMap::new();
+        for (id, missing) in self.repository.unresolved() {
+            if let Some(rule) = self.repository.rule(id) {
+                let warning = format!("{}: {missing}, so nothing is matched there", rule.path);
+                warnings.entry(rule.policy.clone()).or_default().insert(warning);
+            }
+        }
+        let realized = self.endpoints.values().filter_map(|endpoint| endpoint.realized.policy.as_deref());
+        for conflict in realized.flat_map(|policy| &policy.conflicts) {
+            let rules = (self.repository.rule(conflict.one), self.repository.rule(conflict.other));
+            let (Some(one), Some(other)) = rules else { continue };
+            let (reads, other_reads) = (conflict.reads.as_str(), conflict.other_reads.as_str());
+            for (own, its, reads, other_reads) in
+                [(one, other, reads, other_reads), (other, one, other_reads, reads)]
+            {
+                let warning = format!(
+                    "{}: its port is read as {reads} here and as {other_reads} by {its}; what both name is closed",
+                    own.path
+                );
+                warnings.entry(own.policy.clone()).or_default().insert(warning);
+            }
+        }
+        warnings.into_iter().map(|(policy, texts)| (policy, texts.into_iter().collect())).collect()
     }
 
     fn selected_by(&self, policy: &crate::source::PolicyObject) -> Vec<EndpointId> {

@@ -1,5 +1,6 @@
 //! The command line as clap reads it. Says what exists; does nothing.
 
+mod convert;
 mod diff;
 mod fmt;
 mod lint;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use convert::{ConvertArgs, Language};
 pub(crate) use diff::{DiffArgs, DiffFormat};
 pub(crate) use fmt::FmtArgs;
 pub(crate) use lint::{Deny, LintArgs, LintFormat};
@@ -234,6 +236,8 @@ pub(crate) enum PolicyCommand {
     },
     /// Say what happens to a flow, why, and what would allow it
     Trace(Box<TraceArgs>),
+    /// Write NetworkPolicies as CiliumNetworkPolicies, and the other way around
+    Convert(ConvertArgs),
     /// Say what a change of policies changes
     Diff(DiffArgs),
     /// Show who can reach whom, and on which ports

@@ -333,6 +333,9 @@ pub struct PolicyInfo {
     /// The last error of this object, if its newest version was refused (then the last good one is in force).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// What of it has no effect as it stands: names that stand for nothing, ports that two protocols claim.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub warnings: Vec<String>,
     /// The object itself, as JSON.
     pub object: serde_json::Value,
 }

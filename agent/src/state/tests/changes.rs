@@ -3,6 +3,7 @@ use std::time::Duration;
 use sluice_types::{Identity, Verdict};
 
 use super::rig::*;
+use crate::event::Answer;
 
 #[test]
 fn a_new_peer_is_in_the_policies_before_its_address_is_known() {
@@ -173,4 +174,46 @@ fn port_names_follow_the_pod() {
     assert_eq!(rig.world.ingress(web.id, "8.8.8.8", 8080), Verdict::Allow);
     rig.pod("web", "web");
     assert_ne!(rig.world.ingress(web.id, "8.8.8.8", 8080), Verdict::Allow);
+}
+
+/// The warnings of each policy, by name.
+fn warnings(rig: &mut Rig) -> Vec<(String, Vec<String>)> {
+    let Ok(Answer::Policies(policies)) = rig.ask(crate::event::Request::Policies) else { panic!() };
+    policies.into_iter().map(|policy| (policy.name, policy.warnings)).collect()
+}
+
+#[test]
+fn a_name_that_stands_for_nothing_is_told_until_it_does() {
+    let mut rig = Rig::new();
+    rig.manifests(&allow("p", "web", "fromCIDRSet: [{cidrGroupRef: partners}]"));
+    let told = "ingress[0]: there is no CiliumCIDRGroup partners, so nothing is matched there".to_owned();
+    assert_eq!(warnings(&mut rig), [("p".to_owned(), vec![told])]);
+    let group = "apiVersion: cilium.io/v2\nkind: CiliumCIDRGroup\nmetadata: {name: partners}\nspec: {externalCIDRs: [192.0.2.0/24]}\n";
+    rig.manifests(group);
+    assert_eq!(warnings(&mut rig), [("p".to_owned(), vec![])]);
+    assert_eq!(rig.problems(), Vec::<String>::new(), "a name that comes later is no fault of the node");
+}
+
+#[test]
+fn two_protocols_on_one_port_are_told_with_both_policies() {
+    let mut rig = Rig::new();
+    rig.running("web", "web");
+    let port =
+        |rules: &str| format!("toPorts: [{{ports: [{{port: '80', protocol: TCP}}], rules: {{{rules}}}}}]");
+    rig.manifests(&allow("p", "web", &port("http: [{}]")));
+    assert_eq!(warnings(&mut rig), [("p".to_owned(), vec![])]);
+    rig.manifests(&allow("q", "web", &port("kafka: [{}]")));
+    let told = warnings(&mut rig);
+    assert_eq!(
+        told[0].1,
+        [
+            "ingress[0]: its port is read as HTTP here and as Kafka by cnp/shop/q ingress[0]; what both name is closed"
+        ]
+    );
+    assert_eq!(
+        told[1].1,
+        [
+            "ingress[0]: its port is read as Kafka here and as HTTP by cnp/shop/p ingress[0]; what both name is closed"
+        ]
+    );
 }

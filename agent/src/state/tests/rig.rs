@@ -56,6 +56,11 @@ pub(super) fn settings() -> Settings {
         policy: sluice_policy::Config {
             referents: true,
             admin_tiers: true,
+            proxies: sluice_policy::Proxies {
+                http: Some(sluice_types::ProxyPort(10_001)),
+                kafka: Some(sluice_types::ProxyPort(10_002)),
+                ..sluice_policy::Proxies::default()
+            },
             ..sluice_policy::Config::default()
         },
         audit: false,

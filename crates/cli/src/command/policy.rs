@@ -1,5 +1,6 @@
 //! `sluice policy`: list, show, apply, delete, and what can be said about manifests without an agent.
 
+mod convert;
 mod diff;
 mod fmt;
 mod lint;
@@ -33,6 +34,7 @@ pub(super) fn run(
         PolicyCommand::Apply { files } => apply(&client()?, files, output),
         PolicyCommand::Delete { policies, files } => delete(&client()?, policies, files, output),
         PolicyCommand::Trace(arguments) => trace::run(client, arguments, output),
+        PolicyCommand::Convert(arguments) => convert::run(arguments, output),
         PolicyCommand::Diff(arguments) => diff::run(client, arguments, output),
         PolicyCommand::Matrix(arguments) => matrix::run(client, arguments, output),
         PolicyCommand::Selectors(arguments) => selectors::run(client, arguments, output),
@@ -52,7 +54,8 @@ fn policy_table(policies: &[PolicyInfo], output: &Output) -> Table {
     let mut table = Table::new(&["POLICY", "RULES", "ENDPOINTS", "ORIGIN", "STATUS"]);
     for policy in policies {
         let status = match &policy.error {
-            None => output.good("in force"),
+            None if policy.warnings.is_empty() => output.good("in force"),
+            None => format!("{}\n{}", output.warn("in force, but"), policy.warnings.join("\n")),
             Some(error) => format!("{}: {error}", output.bad("last good version in force")),
         };
         table.row([
@@ -94,6 +97,9 @@ fn show(client: &Client, name: &PolicyName, format: Format, output: &mut Output)
     writeln!(output, "# {name}, from {}, selects {selects}", policy.origin)?;
     if let Some(error) = &policy.error {
         writeln!(output, "# its newest version was refused: {error}")?;
+    }
+    for warning in &policy.warnings {
+        writeln!(output, "# {warning}")?;
     }
     output.print_value(Format::Yaml, &policy.object)
 }
