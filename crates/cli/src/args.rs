@@ -2,6 +2,7 @@
 
 mod convert;
 mod diff;
+mod fmt;
 mod lint;
 mod matrix;
 mod schema;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use convert::{ConvertArgs, Language};
 pub(crate) use diff::{DiffArgs, DiffFormat};
+pub(crate) use fmt::FmtArgs;
 pub(crate) use lint::{Deny, LintArgs, LintFormat};
 pub(crate) use matrix::{MatrixArgs, MatrixFormat, SelectorsArgs};
 pub(crate) use schema::SchemaArgs;
@@ -119,7 +121,7 @@ pub(crate) enum Command {
     /// Identities: the numbers that stand for label sets
     #[command(subcommand, visible_alias = "id")]
     Identity(IdentityCommand),
-    /// Policies: list, apply, delete; trace, test, lint
+    /// Policies: list, apply, delete; trace, test, lint, fmt
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// The kernel's tables: policy, connections, addresses
@@ -242,6 +244,8 @@ pub(crate) enum PolicyCommand {
     Matrix(Box<MatrixArgs>),
     /// Show what each selector matches now
     Selectors(SelectorsArgs),
+    /// Bring manifests into one layout, with their comments; needs no agent
+    Fmt(FmtArgs),
     /// Find what is probably not meant in manifests; needs no agent
     Lint(LintArgs),
     /// Hold policies against tests of what they must do

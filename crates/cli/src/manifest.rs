@@ -23,7 +23,7 @@ pub(crate) fn read_all(paths: &[PathBuf]) -> Result<Vec<Manifest>, Failure> {
     let mut manifests = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            manifests.push(read("standard input", std::io::stdin().lock())?);
+            manifests.push(read_stdin()?);
         } else if path.is_dir() {
             let files = files_of(path)?;
             if files.is_empty() {
@@ -71,6 +71,11 @@ pub(crate) fn directories_of(directory: &Path) -> Result<Vec<PathBuf>, Failure> 
     }
     directories.sort();
     Ok(directories)
+}
+
+/// Reads standard input.
+pub(crate) fn read_stdin() -> Result<Manifest, Failure> {
+    read("standard input", std::io::stdin().lock())
 }
 
 /// Reads one file.

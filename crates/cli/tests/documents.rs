@@ -19,7 +19,8 @@ mod tests {
 
     #[test]
     fn examples_are_what_is_printed() {
-        for (file, wanted) in [("docs/convert.md", 2), ("docs/diff.md", 1), ("docs/matrix.md", 3)] {
+        let pages = [("docs/convert.md", 2), ("docs/diff.md", 1), ("docs/fmt.md", 3), ("docs/matrix.md", 3)];
+        for (file, wanted) in pages {
             let document = std::fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
             let blocks: Vec<&str> = document
                 .split("```console\n")

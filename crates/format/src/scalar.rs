@@ -38,14 +38,23 @@ pub(crate) fn inline(scalar: &Scalar) -> String {
     }
 }
 
+/// Whether a text block is one that `|`, `|-`, `>` or `>-` stand for without more signs.
+///
+/// The others, with blanks at their begin or their end, mean what cannot be seen, and are nobody's to lay out.
+pub(crate) fn is_simple_block(text: &str) -> bool {
+    let kept = text.strip_suffix('\n').unwrap_or(text);
+    text.is_empty()
+        || !kept.starts_with(char::is_whitespace)
+            && !kept.ends_with(char::is_whitespace)
+            && kept.chars().all(|character| character == '\n' || is_printable(character))
+}
+
 fn block(scalar: &Scalar) -> Written {
     let text = &scalar.text;
-    let kept = text.strip_suffix('\n').unwrap_or(text);
-    let begins_well = kept.chars().next().is_some_and(|first| !first.is_whitespace());
-    let simple = begins_well && !kept.ends_with('\n') && kept.chars().all(|c| c == '\n' || is_printable(c));
-    if !simple {
+    if text.is_empty() || !is_simple_block(text) {
         return Written::Inline(quoted(text));
     }
+    let kept = text.strip_suffix('\n').unwrap_or(text);
     let ends = kept.len() < text.len();
     if scalar.style == ScalarStyle::Folded {
         return Written::Block { header: if ends { ">" } else { ">-" }, lines: scalar.folded.clone() };

@@ -37,8 +37,8 @@ fn layout() {
         ("lines are joined", "a: x\n  y\nb: 'x\n\n  y'\n", "a: x y\nb: \"x\\ny\"\n"),
         (
             "block scalars",
-            "a: |\n      x\n\n        y\nb: |-\n z\nc: >-\n     one\n     two\n\n     three\nd: |2\n    x\n",
-            "a: |\n  x\n\n    y\nb: |-\n  z\nc: >-\n  one\n  two\n\n  three\nd: \"  x\\n\"\n",
+            "a: |\n      x\n\n        y\nb: |-\n z\nc: >-\n     one\n     two\n\n     three\nd: |\n",
+            "a: |\n  x\n\n    y\nb: |-\n  z\nc: >-\n  one\n  two\n\n  three\nd: \"\"\n",
         ),
         (
             "one empty line at most",
@@ -147,6 +147,11 @@ fn what_would_be_harmed_is_refused() {
         ("a: &x [1]\n", 3, "anchors"),
         ("a: &x 1\n", 3, "anchors"),
         ("a: !!str 1\n", 3, "tags"),
+        ("a: |2\n    x\n", 4, "text blocks"),
+        ("a: |+\n  x\n\n\nb: 1\n", 4, "text blocks"),
+        ("a: >\n\n  x\n", 5, "text blocks"),
+        ("a: |\n  x\n   \n", 4, "text blocks"),
+        ("a: |-\n  x\ty\u{7}\n", 4, ""),
         ("a: &x 1\nb: *x\n", 3, "anchors"),
         ("? [a]\n: 1\n", 3, ""),
         ("a: 1\na: 2\n", 4, "duplicate"),

@@ -2,7 +2,7 @@
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StructureStyle};
 
-use crate::FormatError;
+use crate::{FormatError, scalar};
 
 /// How deeply values may be nested; the reader of policies refuses more.
 const DEPTH_MAX: usize = 64;
@@ -204,6 +204,11 @@ impl Reader<'_> {
             return Err(FormatError::new(1, 1, "there is no value"));
         };
         match event {
+            Event::Scalar(text, ScalarStyle::Literal | ScalarStyle::Folded, 0, None)
+                if !scalar::is_simple_block(&text) =>
+            {
+                Err(harmed(&span, "text blocks with blanks at their begin or end are"))
+            }
             Event::Scalar(text, style, 0, None) => Ok(self.scalar(text.into_owned(), style, &span)),
             Event::SequenceStart(style, 0, None) => self.list(style == StructureStyle::Flow, from, &span),
             Event::MappingStart(style, 0, None) => self.map(style == StructureStyle::Flow, &span),

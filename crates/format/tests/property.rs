@@ -67,7 +67,6 @@ mod tests {
         &["|-", "one: 1"],
         &[">", "one", "two", "", "three"],
         &[">-", "- one", "two"],
-        &["|+", "one", "two"],
     ];
 
     #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 mod convert;
 mod diff;
+mod fmt;
 mod lint;
 mod matrix;
 mod selectors;
@@ -37,6 +38,7 @@ pub(super) fn run(
         PolicyCommand::Diff(arguments) => diff::run(client, arguments, output),
         PolicyCommand::Matrix(arguments) => matrix::run(client, arguments, output),
         PolicyCommand::Selectors(arguments) => selectors::run(client, arguments, output),
+        PolicyCommand::Fmt(arguments) => fmt::run(arguments, output),
         PolicyCommand::Lint(arguments) => lint::run(arguments, output),
         PolicyCommand::Test(arguments) => test::run(arguments, output),
     }
