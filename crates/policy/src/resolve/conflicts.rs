@@ -46,7 +46,17 @@ impl Resolver<'_> {
                 close(*direction, tables, &mut conflicts);
             }
         }
-        conflicts.into_iter().collect()
+        self.in_order(conflicts)
+    }
+
+    /// In the order of their rules' places, not of the rules' numbers: those tell which policy came first.
+    fn in_order(&self, conflicts: BTreeSet<Conflict>) -> Vec<Conflict> {
+        let places: BTreeMap<RuleId, usize> =
+            self.rules.iter().enumerate().map(|(place, rule)| (rule.id, place)).collect();
+        let place = |rule| places.get(&rule).copied();
+        let mut conflicts: Vec<Conflict> = conflicts.into_iter().collect();
+        conflicts.sort_by_key(|own| (own.direction, place(own.one), place(own.other)));
+        conflicts
     }
 }
 

@@ -228,6 +228,29 @@ fn two_protocols_on_one_port_close_it() {
 }
 
 #[test]
+fn conflicts_are_listed_in_the_order_of_policies_whichever_came_first() {
+    let port = |rules: &str| {
+        format!(
+            "{{endpointSelector: {{}}, ingress: [{{toPorts: [{{ports: [{{port: 80, protocol: TCP}}], rules: {rules}}}]}}]}}"
+        )
+    };
+    let policies = [("a", "{http: [{}]}"), ("b", "{kafka: [{}]}"), ("c", "{http: [{method: GET}]}")];
+    let listed = |order: [usize; 3]| {
+        let mut scene = scene();
+        for (name, rules) in order.map(|nth| policies[nth]) {
+            scene.cnp(name, &port(rules));
+        }
+        let policy = scene.repository.resolve(scene.subject("shop/backend"));
+        let named = |id| scene.repository.rule(id).unwrap().policy.name.clone();
+        policy.conflicts.iter().map(|own| (named(own.one), named(own.other))).collect::<Vec<_>>()
+    };
+    let wanted = [("a".to_owned(), "b".to_owned()), ("c".to_owned(), "b".to_owned())];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        assert_eq!(listed(order), wanted, "{order:?}");
+    }
+}
+
+#[test]
 fn names_of_peers_and_handshakes() {
     let mut scene = scene();
     scene.also("192.0.2.1/32", "fqdn:*.example.com");

@@ -6,7 +6,7 @@ use sluice_api::{Manifest, Object};
 use sluice_model::{Cluster, Inexpressible, to_cilium, to_kubernetes};
 use sluice_policy::Config;
 
-use crate::args::{ConvertArgs, Format, Language};
+use crate::args::{ConvertArgs, Language};
 use crate::documents::{self, Document};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -31,13 +31,16 @@ pub(super) fn run(arguments: &ConvertArgs, output: &mut Output) -> Result<(), Fa
     if converted.is_empty() {
         return Err(Failure::not_found("there is no NetworkPolicy or CiliumNetworkPolicy to convert"));
     }
-    for (nth, object) in converted.iter().enumerate() {
-        if nth > 0 {
-            writeln!(output, "---")?;
-        }
-        output.print_value(Format::Yaml, &object.to_value())?;
-    }
+    write!(output, "{}", text(&converted)?)?;
     Ok(())
+}
+
+/// The policies in the layout that `sluice policy fmt` gives them.
+fn text(policies: &[Object]) -> Result<String, Failure> {
+    let written = |error: &dyn std::fmt::Display| Failure::error(format!("cannot write this as YAML: {error}"));
+    let documents = policies.iter().map(|object| serde_saphyr::to_string(&object.to_value()));
+    let documents: Vec<String> = documents.collect::<Result<_, _>>().map_err(|error| written(&error))?;
+    sluice_format::format(&documents.join("---\n")).map_err(|error| written(&error))
 }
 
 /// None if the object is of another kind, or only to be left as it is.
