@@ -37,7 +37,8 @@ pub(super) fn run(arguments: &ConvertArgs, output: &mut Output) -> Result<(), Fa
 
 /// The policies in the layout that `sluice policy fmt` gives them.
 fn text(policies: &[Object]) -> Result<String, Failure> {
-    let written = |error: &dyn std::fmt::Display| Failure::error(format!("cannot write this as YAML: {error}"));
+    let written =
+        |error: &dyn std::fmt::Display| Failure::error(format!("cannot write this as YAML: {error}"));
     let documents = policies.iter().map(|object| serde_saphyr::to_string(&object.to_value()));
     let documents: Vec<String> = documents.collect::<Result<_, _>>().map_err(|error| written(&error))?;
     sluice_format::format(&documents.join("---\n")).map_err(|error| written(&error))
