@@ -12,7 +12,7 @@ use crate::probe::Protocol;
 use crate::topology::{Labels, PodSpec, Subject, Topology};
 
 /// Length of a datagram unless the probe says `size`.
-const DATAGRAM_LEN: usize = 64;
+pub(crate) const DATAGRAM_LEN: usize = 64;
 
 /// One case.
 #[derive(Clone, Debug)]
@@ -315,7 +315,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         paths.push(entry?.path());
@@ -444,7 +444,7 @@ fn enforcement(word: &str) -> Result<String> {
 }
 
 /// The file in which a policy is written.
-fn file_name(policy: &str) -> String {
+pub(crate) fn file_name(policy: &str) -> String {
     let name = policy.replace('/', "_");
     if name.starts_with("seeds_") { name } else { format!("policy_{name}.json") }
 }

@@ -5,19 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::case::{Ask, Case, Expect, ManifestFile, Policy, Step, Verdict, policies_of, yaml};
+use crate::case::{
+    Ask, Case, DATAGRAM_LEN, Expect, ManifestFile, Policy, Step, Verdict, entries, file_name, policies_of,
+    yaml,
+};
 use crate::node::NodeConfig;
 use crate::probe::Protocol;
 use crate::topology::{Labels, NODE_ADDRESSES, PodSpec, Subject, Topology};
 
-/// Length of what is said.
-const LEN: usize = 64;
 /// The broadcast address of the node's cable to the world.
 const CABLE_BROADCAST: &str = "192.0.2.255";
 /// Fields of policies that need what this node has not: proxies, names learnt, node labels, a host firewall.
@@ -272,7 +273,7 @@ impl Builder {
         }
         for policy in self.policies {
             let text = policy.object.to_string();
-            let file = format!("policy_{}.json", policy.name.replace('/', "_"));
+            let file = file_name(&policy.name);
             ensure!(
                 step.apply.insert(file, ManifestFile { text, policies: vec![policy.clone()] }).is_none(),
                 "{} is there twice",
@@ -318,7 +319,7 @@ impl Builder {
             family,
             ..Expect::default()
         };
-        Ok(self.possible(Ask { from, to, protocol, port, len: LEN, expect, is_cell: false }))
+        Ok(self.possible(Ask { from, to, protocol, port, len: DATAGRAM_LEN, expect, is_cell: false }))
     }
 
     /// Leaves out what cannot be asked between these two.
@@ -366,7 +367,7 @@ impl Builder {
                         to,
                         protocol,
                         port: matrix.port,
-                        len: LEN,
+                        len: DATAGRAM_LEN,
                         expect: Expect { verdict, ..Expect::default() },
                         is_cell: true,
                     }),
@@ -499,14 +500,13 @@ fn needs(object: &Value) -> Option<String> {
 ///
 /// # Errors
 /// The file system's.
-pub fn files(folder: &Path) -> Result<BTreeSet<std::path::PathBuf>> {
-    let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in entries(folder)? {
         if path.is_dir() {
             found.extend(files(&path)?);
         } else if path.extension().is_some_and(|end| end == "yaml") {
-            found.insert(path);
+            found.push(path);
         }
     }
     Ok(found)

@@ -44,7 +44,7 @@ fn document(manifest: api::Manifest, origin: &str, config: &sluice_policy::Confi
         Err(error) => Err(error.to_string()),
         Ok(object) => {
             let json = object.to_value();
-            let read = meaning(object.clone(), &json, &format!("{origin}:{line}"), config).transpose()?;
+            let read = meaning(object, &json, &format!("{origin}:{line}"), config).transpose()?;
             read.map(|object| Good { object, json, line }).map_err(|errors| all(&errors, &manifest))
         }
     };
@@ -54,7 +54,7 @@ fn document(manifest: api::Manifest, origin: &str, config: &sluice_policy::Confi
 
 /// What an object comes to; `None` if it is of a kind that means nothing to us.
 fn meaning(
-    object: api::Object,
+    object: &api::Object,
     json: &serde_json::Value,
     origin: &str,
     config: &sluice_policy::Config,
@@ -63,29 +63,29 @@ fn meaning(
         Object::Policy(PolicyObject { reference, rules, object: json.clone(), origin: origin.to_owned() })
     };
     Ok(Some(match object {
-        api::Object::Pod(pod) => Object::Pod(pod_object(*pod)),
+        api::Object::Pod(pod) => Object::Pod(pod_object(pod)),
         api::Object::Namespace(namespace) => {
-            let labels = namespace.metadata.labels.unwrap_or_default();
-            Object::Namespace(NamespaceObject { name: namespace.metadata.name, labels })
+            let labels = namespace.metadata.labels.clone().unwrap_or_default();
+            Object::Namespace(NamespaceObject { name: namespace.metadata.name.clone(), labels })
         }
         api::Object::CiliumNetworkPolicy(own) => {
-            policy((&*own).into(), parse::cilium_network_policy(&own, config)?)
+            policy((&**own).into(), parse::cilium_network_policy(own, config)?)
         }
         api::Object::CiliumClusterwideNetworkPolicy(own) => {
-            policy((&*own).into(), parse::cilium_clusterwide_network_policy(&own, config)?)
+            policy((&**own).into(), parse::cilium_clusterwide_network_policy(own, config)?)
         }
-        api::Object::NetworkPolicy(own) => policy((&*own).into(), parse::network_policy(&own, config)?),
+        api::Object::NetworkPolicy(own) => policy((&**own).into(), parse::network_policy(own, config)?),
         api::Object::ClusterNetworkPolicy(own) => {
-            policy((&*own).into(), parse::cluster_network_policy(&own, config)?)
+            policy((&**own).into(), parse::cluster_network_policy(own, config)?)
         }
-        api::Object::Service(service) => Object::Service(parse::service(&service)?),
+        api::Object::Service(service) => Object::Service(parse::service(service)?),
         api::Object::EndpointSlice(slice) => {
-            let content = parse::endpoint_slice(&slice)?;
-            Object::EndpointSlice((namespace_of(&slice.metadata), slice.metadata.name), content)
+            let content = parse::endpoint_slice(slice)?;
+            Object::EndpointSlice((namespace_of(&slice.metadata), slice.metadata.name.clone()), content)
         }
         api::Object::CiliumCidrGroup(group) => {
-            let content = parse::cidr_group(&group)?;
-            Object::CidrGroup(group.metadata.name, content)
+            let content = parse::cidr_group(group)?;
+            Object::CidrGroup(group.metadata.name.clone(), content)
         }
         api::Object::Node(_) | api::Object::Secret(_) | api::Object::Ignored => return Ok(None),
     }))
@@ -151,7 +151,8 @@ fn policy_key(kind: PolicyKind, namespace: String, name: String) -> ObjectKey {
 fn all(errors: &[ParseError], manifest: &api::Manifest) -> String {
     let text = |error: &ParseError| {
         let api::Place { line, column } = manifest.place(&error.path);
-        format!("line {line} column {column}: {error}")
+        let (path, reason) = (error.path.clone(), error.reason.to_string());
+        api::DocumentError { line, column, path, reason }.to_string()
     };
     let mut texts: Vec<String> = errors.iter().take(ERRORS_SHOWN_MAX).map(text).collect();
     if errors.len() > ERRORS_SHOWN_MAX {
@@ -160,14 +161,14 @@ fn all(errors: &[ParseError], manifest: &api::Manifest) -> String {
     texts.join("; ")
 }
 
-fn pod_object(pod: api::Pod) -> PodObject {
-    let named = |text: Option<String>| text.filter(|text| !text.is_empty());
+fn pod_object(pod: &api::Pod) -> PodObject {
+    let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     PodObject {
         namespace: namespace_of(&pod.metadata),
         name: pod.metadata.name.clone(),
-        uid: named(pod.metadata.uid.clone()),
+        uid: named(&pod.metadata.uid),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
-        service_account: named(pod.spec.service_account_name.clone()).unwrap_or_else(|| DEFAULT.to_owned()),
+        service_account: named(&pod.spec.service_account_name).unwrap_or_else(|| DEFAULT.to_owned()),
         ports: parse::named_ports(&pod.spec),
     }
 }

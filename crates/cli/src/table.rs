@@ -59,6 +59,15 @@ impl fmt::Display for Table {
     }
 }
 
+/// The first `most` of some names, and how many more there are.
+pub(crate) fn listed(names: &[String], most: usize) -> String {
+    let shown = names.get(..most).unwrap_or(names).join(", ");
+    match names.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// The number of characters that a terminal shows: colour codes take no room.
 pub(crate) fn visible_width(text: &str) -> usize {
     let mut width = 0;

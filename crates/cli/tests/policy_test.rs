@@ -36,21 +36,6 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_documentation_are_what_is_printed() {
-        let document = std::fs::read_to_string(Path::new(ROOT).join("docs/policy-test.md")).unwrap();
-        let blocks: Vec<&str> =
-            document.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-        assert_eq!(blocks.len(), 4, "the documentation has lost its examples");
-        for block in blocks {
-            let (command, wanted) = block.split_once('\n').unwrap();
-            let words: Vec<&str> =
-                command.strip_prefix("$ sluice policy test ").unwrap().split_whitespace().collect();
-            let printed = text(&test(&words));
-            assert_eq!(printed, wanted, "{command}\n{printed}");
-        }
-    }
-
-    #[test]
     fn exit_codes() {
         let cases: &[(&[&str], i32)] = &[
             (&["docs/examples/policy-test"], 0),

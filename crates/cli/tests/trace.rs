@@ -2,7 +2,6 @@
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::process::{Command, Output};
 
     const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -20,35 +19,6 @@ mod tests {
 
     fn text(output: &Output) -> String {
         String::from_utf8(output.stdout.clone()).unwrap() + &String::from_utf8(output.stderr.clone()).unwrap()
-    }
-
-    /// The words of a command line as a shell reads them, as far as the examples go: quotes, no variables.
-    fn words(line: &str) -> Vec<String> {
-        let mut words = vec![String::new()];
-        let mut quoted = false;
-        for character in line.chars() {
-            match character {
-                '\'' => quoted = !quoted,
-                ' ' if !quoted => words.push(String::new()),
-                _ => words.last_mut().unwrap().push(character),
-            }
-        }
-        words
-    }
-
-    #[test]
-    fn the_examples_of_the_documentation_are_what_is_printed() {
-        let document = std::fs::read_to_string(Path::new(ROOT).join("docs/trace.md")).unwrap();
-        let blocks: Vec<&str> =
-            document.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-        assert!(blocks.len() >= 4, "the documentation has lost its examples");
-        for block in blocks {
-            let (command, wanted) = block.split_once('\n').unwrap();
-            let words = words(command.strip_prefix("$ sluice ").unwrap());
-            let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
-            let printed = text(&sluice(&arguments));
-            assert_eq!(printed, wanted, "{command}\n{printed}");
-        }
     }
 
     #[test]

@@ -156,6 +156,12 @@ impl Cluster {
         self.participants.values()
     }
 
+    /// The rules of every policy, as the engine was told them.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = (PolicyRef, Vec<Rule>)> {
+        let read = self.policies.values().filter_map(|object| parse::object(object, &self.config));
+        read.filter_map(|(policy, rules)| Some((policy, rules.ok()?)))
+    }
+
     /// The engine, for reports: policies in force, selectors, names that stand for nothing.
     pub fn repository(&mut self) -> &Repository {
         self.settle();

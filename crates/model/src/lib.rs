@@ -30,7 +30,7 @@ pub use flow::{Flow, FlowPort, FlowRequest, HttpCall, KafkaCall};
 pub use matrix::{Group, Matrix};
 pub use meet::{Met, meet};
 pub use participant::{Participant, Who};
-pub use reach::{Judges, Passage, Reach, Requests, Span};
+pub use reach::{Judges, PROTOCOLS, Passage, Reach, Requests, Span};
 pub use selected::{Role, Selected};
 pub use services::ServiceError;
 pub use trace::{Side, Trace, TraceError, Word};

@@ -14,7 +14,6 @@ use sluice_policy::{
     Rule,
     l7::FqdnSelector,
     labels::{CLUSTER, NAMESPACE, NAMESPACE_LABEL_PREFIX, SERVICE_ACCOUNT},
-    parse,
     rule::{Peers, RuleSubject},
     selector::{LabelSelector, Requirement},
 };
@@ -47,7 +46,7 @@ pub struct Met {
 
 /// Makes the participants of both the same, as far as they can be compared.
 pub fn meet(old: &mut Cluster, new: &mut Cluster) -> Met {
-    let mut met = Met { made_up: false, ..share_pods(old, new) };
+    let mut met = share_pods(old, new);
     if met.names.is_empty() && met.only_old.is_empty() && met.only_new.is_empty() {
         met.made_up = true;
         met.names = make_up(old, new);
@@ -79,8 +78,7 @@ fn both<T: Ord>(old: &mut Cluster, new: &mut Cluster, of: impl Fn(&Cluster) -> B
 }
 
 fn pods(cluster: &Cluster) -> BTreeSet<String> {
-    let is_pod = |who: &Who| matches!(who, Who::Pod { .. } | Who::Labelled(_));
-    cluster.participants.values().filter(|own| is_pod(&own.who)).map(|own| own.name.clone()).collect()
+    cluster.participants.values().filter(|own| own.who.is_pod()).map(|own| own.name.clone()).collect()
 }
 
 fn share_pods(old: &mut Cluster, new: &mut Cluster) -> Met {
@@ -113,8 +111,9 @@ fn lend(from: &Cluster, to: &mut Cluster) {
 
 /// A pod for each selector of either, and one for each namespace that no selector means.
 fn make_up(old: &mut Cluster, new: &mut Cluster) -> Vec<String> {
-    let selectors: BTreeSet<LabelSelector> =
-        both(old, new, |cluster| rules(cluster).iter().flat_map(selectors_of).collect());
+    let selectors: BTreeSet<LabelSelector> = both(old, new, |cluster| {
+        cluster.rules().flat_map(|(_, rules)| rules).flat_map(selectors_of).collect()
+    });
     let mut made: BTreeMap<String, (Participant, BTreeMap<String, String>)> = BTreeMap::new();
     let mut namespaces = BTreeSet::from([ELSEWHERE.to_owned()]);
     for selector in &selectors {
@@ -140,18 +139,13 @@ fn make_up(old: &mut Cluster, new: &mut Cluster) -> Vec<String> {
     names
 }
 
-fn rules(cluster: &Cluster) -> Vec<Rule> {
-    let read = cluster.policies.values().filter_map(|object| parse::object(object, &cluster.config));
-    read.filter_map(|(_, rules)| rules.ok()).flatten().collect()
-}
-
-fn selectors_of(rule: &Rule) -> Vec<LabelSelector> {
-    let (RuleSubject::Endpoints(subject) | RuleSubject::Node(subject)) = &rule.subject;
-    let peers = match &rule.peers {
-        Peers::Endpoints(selectors) => selectors.clone(),
+fn selectors_of(rule: Rule) -> impl Iterator<Item = LabelSelector> {
+    let (RuleSubject::Endpoints(subject) | RuleSubject::Node(subject)) = rule.subject;
+    let peers = match rule.peers {
+        Peers::Endpoints(selectors) => selectors,
         Peers::Any | Peers::Select(_) | Peers::Prefixes(_) | Peers::Services(_) => Vec::new(),
     };
-    [subject.clone()].into_iter().chain(peers).chain(rule.requires.iter().cloned()).collect()
+    [subject].into_iter().chain(peers).chain(rule.requires)
 }
 
 /// A pod that a selector means, with the labels of its namespace; none if only nodes and entities could be meant.

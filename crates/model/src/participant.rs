@@ -51,6 +51,14 @@ pub struct Participant {
     pub also: Vec<String>,
 }
 
+impl Who {
+    /// Whether it is a pod, known by its manifest or by its labels alone.
+    #[must_use]
+    pub const fn is_pod(&self) -> bool {
+        matches!(self, Self::Pod { .. } | Self::Labelled(_))
+    }
+}
+
 impl Participant {
     /// Without addresses, names and ports.
     #[must_use]

@@ -3,21 +3,21 @@
 //! The ports fall into spans in which no entry of either side's table begins or ends, so one question to the engine
 //! stands for a whole span.
 
-use std::{collections::BTreeMap, collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
-use sluice_policy::{EndpointPolicy, Key, L4Match, Query, l7::L7Rules, requests::Says};
+use sluice_policy::{EndpointPolicy, L4Match, Query, l7::L7Rules, requests::Says};
 use sluice_types::{Direction, Identity, Protocol, Verdict};
 
-use crate::{
-    cluster::Cluster,
-    end::UnknownEnd,
-    participant::{Participant, Who},
-};
+use crate::{cluster::Cluster, end::UnknownEnd, participant::Who};
 
 /// Stands for the protocols that policies cannot name: a rule about all protocols covers it.
 const UNNAMED: Protocol = Protocol::Other(253);
-/// The protocols that are asked about.
-const PROTOCOLS: [Protocol; 6] =
+/// The protocols that are told apart; the last one stands for all others.
+pub const PROTOCOLS: [Protocol; 6] =
     [Protocol::Tcp, Protocol::Udp, Protocol::Sctp, Protocol::Icmp, Protocol::Icmpv6, UNNAMED];
 
 /// What becomes of the traffic of a span.
@@ -183,22 +183,15 @@ impl Judges<'_> {
         let egress = self.policies.get(from).map(|policy| (&**policy, Direction::Egress, receiver));
         let ingress = self.policies.get(to).map(|policy| (&**policy, Direction::Ingress, sender));
         let sides: Vec<Side<'_>> = [egress, ingress].into_iter().flatten().collect();
-        let mut spans: Vec<Span> = Vec::new();
-        for protocol in PROTOCOLS {
-            spans.extend(protocol_spans(&sides, protocol));
-        }
-        Ok(Reach { spans })
+        let matches = matches(&sides).collect();
+        let spans = PROTOCOLS.iter().flat_map(|protocol| protocol_spans(&sides, &matches, *protocol));
+        Ok(Reach { spans: spans.collect() })
     }
 
     /// The policy of somebody who is judged.
     #[must_use]
     pub fn policy(&self, name: &str) -> Option<&EndpointPolicy> {
         self.policies.get(name).map(|policy| &**policy)
-    }
-
-    /// Everybody, by name, with the identity that policies see.
-    pub fn everybody(&self) -> impl Iterator<Item = (&Participant, Identity)> {
-        self.cluster.known.values().map(|known| (&known.participant, known.identity))
     }
 
     /// Whether two are the same for every policy: nobody can tell them apart, and they are judged alike.
@@ -227,23 +220,23 @@ const fn bounds(protocol: Protocol) -> (u16, u16) {
     }
 }
 
-fn protocol_spans(sides: &[Side<'_>], protocol: Protocol) -> Vec<Span> {
-    let (first, last) = bounds(protocol);
-    let mut starts = BTreeSet::from([first]);
-    for (policy, direction, peer) in sides {
+/// Everything by which one of the sides tells ports apart.
+fn matches<'a>(sides: &[Side<'a>]) -> impl Iterator<Item = &'a L4Match> {
+    sides.iter().flat_map(|(policy, direction, peer)| {
         let tables = &policy.map_state;
-        let keys = tables
-            .admin
-            .keys()
-            .chain(tables.entries.keys())
-            .chain(policy.requests.iter().map(|(key, _)| key));
-        let own = keys.filter(|key| key.direction == *direction && key.peer.is_none_or(|own| own == *peer));
-        starts.extend(
-            own.filter_map(|key| block(key, protocol))
-                .flat_map(|(first, next)| [Some(first), next])
-                .flatten(),
-        );
-    }
+        let requests = policy.requests.iter().map(|(key, _)| key);
+        let keys = tables.admin.keys().chain(tables.entries.keys()).chain(requests);
+        let (direction, peer) = (*direction, *peer);
+        keys.filter(move |key| key.direction == direction && key.peer.is_none_or(|own| own == peer))
+            .map(|key| &key.l4)
+    })
+}
+
+fn protocol_spans(sides: &[Side<'_>], matches: &BTreeSet<&L4Match>, protocol: Protocol) -> Vec<Span> {
+    let (first, last) = bounds(protocol);
+    let blocks = matches.iter().filter_map(|own| block(own, protocol));
+    let starts: BTreeSet<u16> =
+        blocks.flat_map(|(first, next)| [Some(first), next]).flatten().chain([first]).collect();
     let starts: Vec<u16> = starts.into_iter().filter(|start| (first..=last).contains(start)).collect();
     let mut spans: Vec<Span> = Vec::new();
     for (nth, start) in starts.iter().enumerate() {
@@ -257,9 +250,9 @@ fn protocol_spans(sides: &[Side<'_>], protocol: Protocol) -> Vec<Span> {
     spans
 }
 
-/// The first port of a key's block, and the first one behind it.
-fn block(key: &Key, wanted: Protocol) -> Option<(u16, Option<u16>)> {
-    match key.l4 {
+/// The first port of a block, and the first one behind it.
+fn block(own: &L4Match, wanted: Protocol) -> Option<(u16, Option<u16>)> {
+    match *own {
         L4Match::Port { protocol, port, prefix } if protocol == wanted => {
             let size = 1_u32 << 16_u8.saturating_sub(prefix);
             Some((port, u16::try_from(u32::from(port) + size).ok()))
@@ -312,27 +305,23 @@ fn asked(policy: &EndpointPolicy, query: &Query) -> Asked {
 
 /// Each rule on its own, without where it stands.
 fn apart(rules: &L7Rules) -> Vec<(String, L7Rules)> {
-    let alone: Vec<L7Rules> = match rules {
-        L7Rules::Http(rules) => {
-            let mut rules = rules.clone();
-            rules.iter_mut().for_each(|rule| rule.part.clear());
-            rules.into_iter().map(|rule| L7Rules::Http(vec![rule])).collect()
-        }
-        L7Rules::Kafka(rules) => {
-            let mut rules = rules.clone();
-            rules.iter_mut().for_each(|rule| rule.part.clear());
-            rules.into_iter().map(|rule| L7Rules::Kafka(vec![rule])).collect()
-        }
-        L7Rules::Dns(rules) => {
-            let mut rules = rules.clone();
-            rules.iter_mut().for_each(|rule| rule.part.clear());
-            rules.into_iter().map(|rule| L7Rules::Dns(vec![rule])).collect()
-        }
-        L7Rules::Tls(rules) => {
-            let mut rules = rules.clone();
-            rules.iter_mut().for_each(|rule| rule.part.clear());
-            rules.into_iter().map(|rule| L7Rules::Tls(vec![rule])).collect()
-        }
+    fn each<R: Clone>(
+        rules: &[R],
+        part: fn(&mut R) -> &mut String,
+        alone: fn(Vec<R>) -> L7Rules,
+    ) -> Vec<L7Rules> {
+        let placeless = |rule: &R| {
+            let mut rule = rule.clone();
+            part(&mut rule).clear();
+            alone(vec![rule])
+        };
+        rules.iter().map(placeless).collect()
+    }
+    let alone = match rules {
+        L7Rules::Http(rules) => each(rules, |rule| &mut rule.part, L7Rules::Http),
+        L7Rules::Kafka(rules) => each(rules, |rule| &mut rule.part, L7Rules::Kafka),
+        L7Rules::Dns(rules) => each(rules, |rule| &mut rule.part, L7Rules::Dns),
+        L7Rules::Tls(rules) => each(rules, |rule| &mut rule.part, L7Rules::Tls),
     };
     rules.words().into_iter().zip(alone).collect()
 }

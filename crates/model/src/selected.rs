@@ -4,16 +4,12 @@ use sluice_policy::{
     PolicyRef, Rule,
     l7::FqdnSelector,
     labels::CLUSTER,
-    parse,
     rule::{Peers, RuleSubject},
     selector::{LabelSelector, Selector, most_specific_prefixes},
 };
 use sluice_types::{Direction, Identity, Labels};
 
 use crate::cluster::Cluster;
-
-/// How selectors begin whose members are learnt.
-const LEARNT: &str = "DNS name ";
 
 /// What a selector is there for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -58,8 +54,19 @@ pub struct Selected {
     pub members: Option<Vec<String>>,
 }
 
-/// A selector in words, with what it matches.
-type Told = (Role, String, Option<Vec<String>>);
+/// A selector of one rule.
+struct Told {
+    role: Role,
+    text: String,
+    is_learnt: bool,
+    members: Option<Vec<String>>,
+}
+
+impl Told {
+    fn new(role: Role, text: String, members: Option<Vec<String>>) -> Self {
+        Self { role, text, is_learnt: false, members }
+    }
+}
 
 /// Somebody whom a selector can match.
 struct Candidate {
@@ -74,19 +81,18 @@ impl Cluster {
         self.settle();
         let candidates = self.candidates();
         let mut found: Vec<Selected> = Vec::new();
-        for object in self.policies.values() {
-            let Some((policy, Ok(rules))) = parse::object(object, &self.config) else { continue };
+        for (policy, rules) in self.rules() {
             let first = found.len();
             for rule in &rules {
-                for (role, text, members) in self.of_rule(rule, &candidates) {
+                for told in self.of_rule(rule, &candidates) {
                     let own = found.get_mut(first..).unwrap_or_default();
-                    match own.iter_mut().find(|known| known.role == role && known.text == text) {
+                    let is_told = |known: &&mut Selected| known.role == told.role && known.text == told.text;
+                    match own.iter_mut().find(is_told) {
                         Some(known) if known.rules.contains(&rule.path) => {}
                         Some(known) => known.rules.push(rule.path.clone()),
                         None => {
-                            let rules = vec![rule.path.clone()];
-                            let is_learnt = text.starts_with(LEARNT);
-                            let policy = policy.clone();
+                            let Told { role, text, is_learnt, members } = told;
+                            let (policy, rules) = (policy.clone(), vec![rule.path.clone()]);
                             found.push(Selected { policy, rules, role, text, is_learnt, members });
                         }
                     }
@@ -127,20 +133,24 @@ impl Cluster {
                 most_specific_prefixes(&candidate.labels).iter().any(|own| selector.covers(own))
             })),
         };
+        let by_labels = |role, own: &LabelSelector| Told::new(role, words(own), labelled(own));
+        let peer = |own: &Selector| match (FqdnSelector::of_selector(own), own) {
+            (Some(name), _) => {
+                let text = format!("DNS name {}", name.as_str());
+                Told { is_learnt: true, ..Told::new(role, text, selected(own)) }
+            }
+            (None, Selector::Labels(own)) => by_labels(role, own),
+            (None, Selector::Cidr(cidr)) => Told::new(role, cidr.to_string(), selected(own)),
+        };
         let (RuleSubject::Endpoints(subject) | RuleSubject::Node(subject)) = &rule.subject;
         let applies = names(candidates, |own| own.is_judged && rule.subject.matches(&own.labels));
-        let mut found = vec![(Role::Subject, words(subject), Some(applies))];
+        let mut found = vec![Told::new(Role::Subject, words(subject), Some(applies))];
         match &rule.peers {
-            Peers::Any => found.push((role, "everybody".to_owned(), None)),
-            Peers::Select(selectors) => {
-                found.extend(selectors.iter().map(|own| (role, in_words(own), selected(own))));
-            }
-            Peers::Endpoints(selectors) => {
-                found.extend(selectors.iter().map(|own| (role, words(own), labelled(own))));
-            }
+            Peers::Any => found.push(Told::new(role, "everybody".to_owned(), None)),
+            Peers::Select(selectors) => found.extend(selectors.iter().map(peer)),
+            Peers::Endpoints(selectors) => found.extend(selectors.iter().map(|own| by_labels(role, own))),
             Peers::Prefixes(_) => {
-                let expanded = self.repository.expand(&rule.peers).unwrap_or_default();
-                found.extend(expanded.iter().map(|own| (role, in_words(own), selected(own))));
+                found.extend(self.repository.expand(&rule.peers).unwrap_or_default().iter().map(peer));
             }
             Peers::Services(services) => {
                 for service in services {
@@ -149,22 +159,12 @@ impl Cluster {
                     let mut members: Vec<String> = expanded.iter().filter_map(selected).flatten().collect();
                     members.sort();
                     members.dedup();
-                    found.push((role, format!("Service {service}"), Some(members)));
+                    found.push(Told::new(role, format!("Service {service}"), Some(members)));
                 }
             }
         }
-        found.extend(rule.requires.iter().map(|own| (Role::Requires, words(own), labelled(own))));
+        found.extend(rule.requires.iter().map(|own| by_labels(Role::Requires, own)));
         found
-    }
-}
-
-fn in_words(selector: &Selector) -> String {
-    if let Some(name) = FqdnSelector::of_selector(selector) {
-        return format!("{LEARNT}{}", name.as_str());
-    }
-    match selector {
-        Selector::Labels(selector) => words(selector),
-        Selector::Cidr(selector) => selector.to_string(),
     }
 }
 

@@ -36,12 +36,17 @@ metadata: {name: cp, labels: {role: control-plane}}
 status: {addresses: [{type: InternalIP, address: 172.16.0.1}]}
 ";
 
+/// Tells the cluster about all objects of a text, which must be good.
+pub(crate) fn apply(cluster: &mut Cluster, text: &str) {
+    for manifest in read_manifests(text) {
+        cluster.apply(&manifest.content.unwrap()).unwrap();
+    }
+}
+
 fn cluster(config: Config, policies: &str) -> Cluster {
     let mut cluster = Cluster::new(config);
     for text in [SHOP, policies] {
-        for manifest in read_manifests(text) {
-            cluster.apply(&manifest.content.unwrap()).unwrap();
-        }
+        apply(&mut cluster, text);
     }
     cluster
 }

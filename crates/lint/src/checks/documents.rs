@@ -1,7 +1,7 @@
 //! What documents say about themselves. Those that cannot be read are reported where they are read.
 
 use sluice_api::nearest;
-use sluice_policy::PolicyKind;
+use sluice_policy::{PolicyKind, parse::AUDIT_ANNOTATION as AUDIT};
 
 use crate::{
     Document, IGNORE,
@@ -12,8 +12,6 @@ use crate::{
 
 /// What stands before our annotations.
 const OURS: &str = "sluice.dev/";
-/// The annotation by which a policy or namespace is only reported about.
-pub(super) const AUDIT: &str = "sluice.dev/audit";
 
 pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
     for policy in &scene.policies {

@@ -1,10 +1,10 @@
 //! What Cilium would refuse or understand differently. The facts are those of its release 1.20.
 
 use sluice_api::{IntOrString, cilium::PortRule};
-use sluice_policy::{PolicyKind, rule::Action};
+use sluice_policy::{PolicyKind, parse::AUDIT_ANNOTATION as AUDIT, rule::Action};
 use sluice_types::Direction;
 
-use super::{documents::AUDIT, patterns};
+use super::patterns;
 use crate::{
     finding::Severity,
     report::{At, Report, metadata},

@@ -3,11 +3,12 @@
 use sluice_policy::{
     PolicyKind, Rule,
     labels::{CLUSTER, NAMESPACE},
+    parse::AUDIT_ANNOTATION as AUDIT,
     rule::{Action, RuleSubject, Tier, Traffic},
 };
 use sluice_types::{Direction, Protocol};
 
-use super::{documents::AUDIT, names::DNS_PORT};
+use super::names::DNS_PORT;
 use crate::{
     cover::{PortSet, select_nobody},
     report::{Report, metadata},

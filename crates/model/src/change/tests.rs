@@ -1,12 +1,11 @@
 //! Proposals allow what was denied, and nothing else.
 
 use serde_json::Value;
-use sluice_api::read_manifests;
 use sluice_policy::{Config, Enforcement};
 use sluice_types::{Direction, Protocol};
 
 use super::{Change, Opened, Step};
-use crate::{Cluster, Flow, FlowPort, FlowRequest, HttpCall, KafkaCall, Word};
+use crate::{Cluster, Flow, FlowPort, FlowRequest, HttpCall, KafkaCall, Word, tests::apply};
 
 const CLUSTER: &str = "
 apiVersion: v1
@@ -87,12 +86,6 @@ fn cluster(config: Config) -> Cluster {
         apply(&mut cluster, text);
     }
     cluster
-}
-
-fn apply(cluster: &mut Cluster, text: &str) {
-    for manifest in read_manifests(text) {
-        cluster.apply(&manifest.content.unwrap()).unwrap();
-    }
 }
 
 fn tcp(from: &str, to: &str, port: u16) -> Flow {

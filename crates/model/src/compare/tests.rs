@@ -1,11 +1,10 @@
 use std::collections::BTreeSet;
 
-use sluice_api::read_manifests;
 use sluice_policy::Config;
 use sluice_types::Protocol;
 
 use super::{Comparison, Felt, compare};
-use crate::{Cluster, Flow, FlowPort, Met, meet};
+use crate::{Cluster, Flow, FlowPort, Met, meet, tests::apply};
 
 const PODS: &str = "
 apiVersion: v1
@@ -42,9 +41,7 @@ fn cluster(pods: &str, spec: &str) -> Cluster {
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {spec}\n"
     );
     let mut cluster = Cluster::new(Config::complete());
-    for manifest in read_manifests(&format!("{pods}{policy}")) {
-        cluster.apply(&manifest.content.unwrap()).unwrap();
-    }
+    apply(&mut cluster, &format!("{pods}{policy}"));
     cluster
 }
 

@@ -1,9 +1,8 @@
-use sluice_api::read_manifests;
 use sluice_policy::Config;
 use sluice_types::Protocol;
 
 use super::{PROTOCOLS, Passage, Reach};
-use crate::{Cluster, Flow, FlowPort, Word};
+use crate::{Cluster, Flow, FlowPort, Word, tests::apply};
 
 const SCENE: &str = "
 apiVersion: v1
@@ -29,9 +28,7 @@ fn cluster(specs: &[&str]) -> Cluster {
         );
     }
     let mut cluster = Cluster::new(Config::complete());
-    for manifest in read_manifests(&text) {
-        cluster.apply(&manifest.content.unwrap()).unwrap();
-    }
+    apply(&mut cluster, &text);
     cluster
 }
 

@@ -191,7 +191,7 @@ impl HttpRule {
     }
 }
 
-/// In one line: `GET /a|/b host "example.com" header X-Token`. Values that may be passwords are left out, so two rules
+/// In one line: `GET /a|/b host example.com header X-Token`. Values that may be passwords are left out, so two rules
 /// that differ in nothing else look the same.
 impl fmt::Display for HttpRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,9 +218,7 @@ impl fmt::Display for HeaderRule {
             (Some((namespace, name)), _) => {
                 write!(f, " as in secret {}/{name}", namespace.as_deref().unwrap_or("default"))?;
             }
-            (None, Some(_)) if SENSITIVE.iter().any(|name| name.eq_ignore_ascii_case(&self.name)) => {
-                f.write_str("=(not shown)")?;
-            }
+            (None, Some(_)) if self.is_sensitive() => f.write_str("=(not shown)")?,
             (None, Some(value)) => write!(f, "={value}")?,
             (None, None) => {}
         }
@@ -303,10 +301,15 @@ impl HeaderRule {
         Ok(Some(effect).filter(|_| action != HeaderAction::Delete || found.is_some()))
     }
 
+    /// Whether its values are passwords as a rule.
+    fn is_sensitive(&self) -> bool {
+        SENSITIVE.iter().any(|name| name.eq_ignore_ascii_case(&self.name))
+    }
+
     fn differs(&self, found: Option<Vec<u8>>) -> Mismatch {
         let is_secret = self.secret.is_some();
         let wanted = if is_secret { "" } else { self.value.as_deref().unwrap_or_default() };
-        let is_hidden = is_secret || SENSITIVE.iter().any(|name| name.eq_ignore_ascii_case(&self.name));
+        let is_hidden = is_secret || self.is_sensitive();
         let got = found.map(|found| match is_hidden {
             true => "(not shown)".to_owned(),
             false => String::from_utf8_lossy(&found).into_owned(),

@@ -10,10 +10,10 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 use sluice_client::Client;
-use sluice_model::{Matrix, Reach, Who};
+use sluice_model::{Matrix, Reach};
 use sluice_types::Protocol;
 
-use super::trace::Stage;
+use super::trace::{Stage, with_ports};
 use crate::args::{Format, MatrixArgs, MatrixFormat};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -53,8 +53,7 @@ fn ends(stage: &mut Stage, arguments: &MatrixArgs) -> Result<Vec<String>, Failur
         let namespace = name.split_once('/').map_or("", |(namespace, _)| namespace);
         arguments.namespace.is_empty() || arguments.namespace.iter().any(|own| own == namespace)
     };
-    let is_pod = |who: &Who| matches!(who, Who::Pod { .. } | Who::Labelled(_));
-    let pods = stage.cluster.participants().filter(|own| is_pod(&own.who) && is_wanted(&own.name));
+    let pods = stage.cluster.participants().filter(|own| own.who.is_pod() && is_wanted(&own.name));
     let mut wanted: Vec<String> = pods.map(|own| own.name.clone()).collect();
     if wanted.is_empty() {
         let place = if arguments.namespace.is_empty() { "" } else { " in that namespace" };
@@ -71,18 +70,10 @@ fn ends(stage: &mut Stage, arguments: &MatrixArgs) -> Result<Vec<String>, Failur
 }
 
 /// Reads `8080`, `53/UDP`.
-pub(super) fn read_port(text: &str) -> Result<Port, Failure> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
-    let protocol = match protocol.to_ascii_uppercase().as_str() {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        "SCTP" => Protocol::Sctp,
-        _ => {
-            return Err(Failure::invalid(format!(
-                "{protocol:?} is no protocol with ports: TCP, UDP or SCTP"
-            )));
-        }
-    };
+fn read_port(text: &str) -> Result<Port, Failure> {
+    let (number, word) = text.split_once('/').unwrap_or((text, "TCP"));
+    let protocol = with_ports(word)
+        .ok_or_else(|| Failure::invalid(format!("{word:?} is no protocol with ports: TCP, UDP or SCTP")))?;
     let number = number.parse().ok().filter(|number| *number != 0);
     let port = number.ok_or_else(|| Failure::invalid(format!("{text:?} is no port: 1 to 65535")))?;
     Ok((port, protocol))

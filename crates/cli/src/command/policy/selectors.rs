@@ -10,7 +10,7 @@ use super::trace::Stage;
 use crate::args::{Format, SelectorsArgs};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::table::Table;
+use crate::table::{self, Table};
 
 /// How many names a row lists.
 const LISTED_MAX: usize = 4;
@@ -68,11 +68,7 @@ fn matches(selected: &Selected, output: &Output) -> String {
     if members.is_empty() {
         return output.warn("nobody");
     }
-    let listed = members.iter().take(LISTED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match members.len().saturating_sub(LISTED_MAX) {
-        0 => listed,
-        more => format!("{listed} and {more} more"),
-    }
+    table::listed(members, LISTED_MAX)
 }
 
 fn as_json(selected: &Selected) -> Value {

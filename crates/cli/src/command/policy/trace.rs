@@ -21,6 +21,8 @@ use crate::output::Output;
 
 pub(in crate::command) use report::Answer;
 
+pub(super) use question::with_ports;
+
 use question::Question;
 use report::Report;
 use source::Sources;

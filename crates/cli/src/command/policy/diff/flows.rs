@@ -7,7 +7,7 @@ use sluice_flow::FlowVerdict;
 use sluice_model::{Cluster, Flow, FlowPort};
 use sluice_types::DropReason;
 
-use super::super::super::recorded;
+use crate::command::recorded;
 use crate::failure::Failure;
 
 /// A connection that was recorded, as often as it was.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sluice_model::{Comparison, Felt, Passage, SpanChange};
+use sluice_model::{Comparison, Felt, PROTOCOLS, Passage, SpanChange};
 
 use super::super::matrix::pieces;
 
@@ -57,7 +57,7 @@ fn traffic(spans: &[SpanChange]) -> Vec<What> {
         kinds.entry((change.felt(), detail(change))).or_default().push(change);
     }
     let what = |((felt, detail), changes): ((Felt, String), Vec<&SpanChange>)| {
-        let everything = changes.iter().filter(|change| change.span.is_whole()).count() == PROTOCOLS;
+        let everything = changes.iter().filter(|change| change.span.is_whole()).count() == PROTOCOLS.len();
         let ports = match everything {
             true => "all".to_owned(),
             false => pieces(changes.iter().map(|change| &change.span)).join(" "),
@@ -72,9 +72,6 @@ fn traffic(spans: &[SpanChange]) -> Vec<What> {
     };
     kinds.into_iter().map(what).collect()
 }
-
-/// How many protocols are told apart: TCP, UDP, SCTP, both of ICMP, and the others.
-const PROTOCOLS: usize = 6;
 
 fn detail(change: &SpanChange) -> String {
     let is_requests = |passage: &Passage| matches!(passage, Passage::Requests(_));

@@ -10,7 +10,7 @@ use super::flows::FlowChanges;
 use super::rows::{Row, rows};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::table::Table;
+use crate::table::{self, Table};
 
 /// How many names a cell lists.
 const LISTED_MAX: usize = 3;
@@ -123,9 +123,5 @@ fn recorded(flows: &FlowChanges, output: &mut Output) -> Result<(), Failure> {
 }
 
 fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(LISTED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(LISTED_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
+    table::listed(names, LISTED_MAX)
 }

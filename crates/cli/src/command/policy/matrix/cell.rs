@@ -11,7 +11,8 @@ use crate::output::Output;
 
 /// How many pieces a cell names.
 const PIECES_MAX: usize = 3;
-const WITH_PORTS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+/// How many protocols have ports.
+const WITH_PORTS: usize = 3;
 
 /// How much passes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,7 +71,7 @@ pub(in crate::command::policy) fn pieces<'a>(spans: impl Iterator<Item = &'a Spa
     let mut rest = Vec::new();
     for span in spans {
         let mark = mark(&span.passage);
-        if WITH_PORTS.contains(&span.protocol) {
+        if span.protocol.has_ports() {
             by_ports.entry((span.first, span.last, mark)).or_default().push(span.protocol);
         } else {
             rest.push(format!("{span}{mark}"));
@@ -83,7 +84,7 @@ pub(in crate::command::policy) fn pieces<'a>(spans: impl Iterator<Item = &'a Spa
             (false, true) => first.to_string(),
             (false, false) => format!("{first}-{last}"),
         };
-        if protocols.len() == WITH_PORTS.len() {
+        if protocols.len() == WITH_PORTS {
             let text = if whole { "TCP,UDP,SCTP".to_owned() } else { format!("{ports}/ANY") };
             return vec![format!("{text}{mark}")];
         }

@@ -75,14 +75,8 @@ fn port(arguments: &TraceArgs) -> Result<(FlowPort, Protocol), Failure> {
     }
     let text = arguments.dport.as_deref().unwrap_or("53/UDP");
     let (port, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
-    let protocol = match protocol.to_ascii_uppercase().as_str() {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        "SCTP" => Protocol::Sctp,
-        _ => {
-            return Err(Failure::invalid(format!("--dport {text}: the protocol is TCP, UDP or SCTP")));
-        }
-    };
+    let protocol = with_ports(protocol)
+        .ok_or_else(|| Failure::invalid(format!("--dport {text}: the protocol is TCP, UDP or SCTP")))?;
     if port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) {
         let number = port.parse().ok().filter(|port| *port != 0);
         let number = number.ok_or_else(|| {
@@ -91,6 +85,12 @@ fn port(arguments: &TraceArgs) -> Result<(FlowPort, Protocol), Failure> {
         return Ok((FlowPort::Number(number), protocol));
     }
     Ok((FlowPort::Named(port.to_owned()), protocol))
+}
+
+/// The protocol of this name, in either case, if it has ports.
+pub(in crate::command::policy) fn with_ports(word: &str) -> Option<Protocol> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    protocols.into_iter().find(|protocol| protocol.to_string().eq_ignore_ascii_case(word))
 }
 
 fn icmp_type(text: &str, is_ipv6: bool) -> Result<(FlowPort, Protocol), Failure> {
