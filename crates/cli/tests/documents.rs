@@ -80,6 +80,45 @@ mod tests {
         }
     }
 
+    /// Whatever the languages cannot say is an error, and whatever is no policy is named.
+    #[test]
+    fn convert_loses_nothing() {
+        let files = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let cnp = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: c, namespace: n}, spec: {endpointSelector: {}, ingress: [{fromCIDRSet: [{cidr: 10.0.0.0/8, except: [10.0.0.0/8]}]}]}}\n---\n";
+        let ccnp = "{apiVersion: cilium.io/v2, kind: CiliumClusterwideNetworkPolicy, metadata: {name: w}, spec: {endpointSelector: {}, ingress: [{}]}}\n---\n";
+        let knp = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: k, namespace: n}, spec: {podSelector: {}}}\n---\n";
+        let tier = "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: t}, spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}\n---\n";
+        let pod = "{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: n}}\n---\n{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}}\n";
+        let all = write("all.yaml", &format!("{cnp}{knp}{pod}"));
+        let (wide, tiers) = (write("ccnp.yaml", &format!("{ccnp}{knp}")), write("tier.yaml", tier));
+        let pods = write("pods.yaml", pod);
+        let cases: &[(&[&str], i32, &str)] = &[
+            (&[&all], 0, "note: only policies are printed, and not the Deployment, Pod beside them"),
+            (&["--to", "cilium", &wide], 0, "kind: CiliumClusterwideNetworkPolicy"),
+            (&["--to", "cilium", &all], 0, "  - 10.0.0.0/8"),
+            (&["--to", "kubernetes", &all], 0, "  ingress: []"),
+            (
+                &["--to", "kubernetes", &wide],
+                4,
+                "CiliumClusterwideNetworkPolicy w: kind: a NetworkPolicy belongs",
+            ),
+            (&[&wide], 4, "Nothing was converted"),
+            (&["--to", "cilium", &tiers], 4, "tier.yaml:1:55: ClusterNetworkPolicy t: kind: no other policy"),
+            (&["--to", "kubernetes", &tiers], 4, "no other policy"),
+            (&[&pods], 5, "there is no policy to convert"),
+        ];
+        for (arguments, code, words) in cases {
+            let output = sluice(&[&["policy", "convert"], *arguments].concat());
+            assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {}", text(&output));
+            assert!(text(&output).contains(words), "{arguments:?}: {}", text(&output));
+        }
+    }
+
     #[test]
     fn diff_as_json() {
         let files = ["docs/examples/trace/policies.yaml", "docs/examples/diff/new.yaml"];

@@ -36,8 +36,8 @@ fn mixed(scene: &Scene<'_>, report: &mut Report) {
         if told.insert(&knp.name.namespace) {
             let message =
                 format!("the same pods have a NetworkPolicy and a CiliumNetworkPolicy ({})", cnp.name);
-            let help = "What either allows passes. Keep to one kind in a namespace: `sluice policy convert --to cnp` \
-                        rewrites a NetworkPolicy exactly.";
+            let help = "What either allows passes. Keep to one kind in a namespace: `sluice policy convert --to \
+                        cilium` rewrites a NetworkPolicy exactly.";
             report
                 .add(&MIXED_POLICY_KINDS, &knp.at("kind"), message, help)
                 .also(&cnp.at("kind"), cnp.name.to_string());

@@ -18,19 +18,20 @@ const PORTS_MAX: usize = 40;
 /// The policy has no `spec`, or one of its peers says nothing.
 pub fn to_cilium(policy: &NetworkPolicy) -> Result<CiliumNetworkPolicy, Inexpressible> {
     let Some(spec) = &policy.spec else { return Err(Inexpressible::new("spec", "is missing")) };
-    let rules = |direction: &str, own: Option<Vec<Ends<'_>>>| -> Result<Vec<Rule>, Inexpressible> {
-        let mut rules = Vec::new();
-        for (nth, (peers, ports)) in own.into_iter().flatten().enumerate() {
-            rules.extend(rule(peers, ports, &format!("spec.{direction}[{nth}]"))?);
-        }
-        Ok(rules)
-    };
+    let rules =
+        |direction: &str, peers: &str, own: Option<Vec<Ends<'_>>>| -> Result<Vec<Rule>, Inexpressible> {
+            let mut rules = Vec::new();
+            for (nth, (own, ports)) in own.into_iter().flatten().enumerate() {
+                rules.extend(rule(own, ports, &format!("spec.{direction}[{nth}].{peers}"))?);
+            }
+            Ok(rules)
+        };
     let (has_ingress, has_egress) = directions(spec);
     let ingress = spec.ingress.as_ref().filter(|_| has_ingress);
     let ingress = ingress.map(|rules| rules.iter().map(|rule| (&rule.from, &rule.ports)).collect());
     let egress = spec.egress.as_ref().filter(|_| has_egress);
     let egress = egress.map(|rules| rules.iter().map(|rule| (&rule.to, &rule.ports)).collect());
-    let (ingress, egress) = (rules("ingress", ingress)?, rules("egress", egress)?);
+    let (ingress, egress) = (rules("ingress", "from", ingress)?, rules("egress", "to", egress)?);
     let converted = PolicyRule {
         endpoint_selector: Some(pods(spec.pod_selector.as_ref().unwrap_or(&LabelSelector::default()))),
         ingress: has_ingress.then(|| closing(ingress.into_iter().map(Rule::ingress))),
@@ -97,7 +98,7 @@ impl Rule {
     }
 }
 
-/// One rule, or two: pods and prefixes cannot stand in the same one.
+/// One rule, or two: pods and prefixes cannot stand in the same one. `path` is that of the peers.
 fn rule(
     peers: &Option<Vec<NetworkPolicyPeer>>,
     own_ports: &Option<Vec<NetworkPolicyPort>>,
@@ -116,14 +117,14 @@ fn rule(
                 prefixes.push(CidrRule { cidr: Some(block.cidr.clone()), except, ..CidrRule::default() });
             }
             NetworkPolicyPeer { ip_block: None, pod_selector: None, namespace_selector: None } => {
-                return Err(Inexpressible::new(format!("{path}.peers[{nth}]"), "says nothing"));
+                return Err(Inexpressible::new(format!("{path}[{nth}]"), "says nothing"));
             }
             NetworkPolicyPeer { ip_block: None, pod_selector, namespace_selector } => {
                 endpoints.push(endpoint(pod_selector.as_ref(), namespace_selector.as_ref()));
             }
             NetworkPolicyPeer { ip_block: Some(_), .. } => {
                 let reason = "has an ipBlock and a selector, which the API server refuses";
-                return Err(Inexpressible::new(format!("{path}.peers[{nth}]"), reason));
+                return Err(Inexpressible::new(format!("{path}[{nth}]"), reason));
             }
         }
     }

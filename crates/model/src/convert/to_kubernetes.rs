@@ -69,26 +69,23 @@ pub fn to_kubernetes(policy: &CiliumNetworkPolicy) -> Result<NetworkPolicy, Inex
 /// Peers and ports of a rule.
 type Ends = (Option<Vec<NetworkPolicyPeer>>, Option<Vec<NetworkPolicyPort>>);
 
-/// The fields of a spec that change its meaning and have no counterpart.
+/// Nothing stands in a spec that has no counterpart.
 fn whole(rule: &PolicyRule, path: &str) -> Result<(), Inexpressible> {
-    let is_there = [
-        ("nodeSelector", rule.node_selector.is_some()),
-        ("ingressDeny", rule.ingress_deny.is_some()),
-        ("egressDeny", rule.egress_deny.is_some()),
-        (
-            "enableDefaultDeny",
-            rule.enable_default_deny.is_some_and(|deny| [deny.ingress, deny.egress] != [None, None]),
-        ),
-        ("labels", rule.labels.is_some()),
-        ("description", rule.description.is_some()),
-        ("log", rule.log.is_some()),
-    ];
-    match is_there.into_iter().find(|(_, is_there)| *is_there) {
-        Some((field, _)) => {
-            Err(Inexpressible::new(format!("{path}.{field}"), "a NetworkPolicy has nothing like it"))
+    only(rule, &["endpointSelector", "ingress", "egress", "enableDefaultDeny"], path)?;
+    let asked = rule.enable_default_deny.unwrap_or_default();
+    // What the rules do by themselves may be asked for.
+    let is_open = |asked: Option<bool>, has_rules: bool| asked == Some(false) && has_rules;
+    let has_ingress = rule.ingress.as_ref().is_some_and(|rules| !rules.is_empty());
+    let has_egress = rule.egress.as_ref().is_some_and(|rules| !rules.is_empty());
+    for (field, is_open) in
+        [("ingress", is_open(asked.ingress, has_ingress)), ("egress", is_open(asked.egress, has_egress))]
+    {
+        if is_open {
+            let reason = "a NetworkPolicy closes each direction that it is about";
+            return Err(Inexpressible::new(format!("{path}.enableDefaultDeny.{field}"), reason));
         }
-        None => Ok(()),
     }
+    Ok(())
 }
 
 fn ingress(rule: &IngressRule, path: &str) -> Result<Vec<Ends>, Inexpressible> {
@@ -117,14 +114,10 @@ fn egress(rule: &EgressRule, path: &str) -> Result<Vec<Ends>, Inexpressible> {
 
 /// No other fields may be there: a new one must not be lost.
 fn only(rule: &impl Serialize, known: &[&str], path: &str) -> Result<(), Inexpressible> {
-    let written = serde_json::to_value(rule).unwrap_or_default();
-    let other = written
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, _)| key)
-        .find(|key| !known.contains(&key.as_str()));
-    match other {
+    let Ok(serde_json::Value::Object(written)) = serde_json::to_value(rule) else {
+        return Err(Inexpressible::new(path, "cannot be written down"));
+    };
+    match written.keys().find(|key| !known.contains(&key.as_str())) {
         Some(field) => {
             Err(Inexpressible::new(format!("{path}.{field}"), "a NetworkPolicy has nothing like it"))
         }
@@ -157,23 +150,7 @@ fn ends(peers: &Peers<'_>, own_ports: Option<&[PortRule]>, path: &str) -> Result
     for (nth, selector) in peers.endpoints.0.into_iter().flatten().enumerate() {
         found.push(endpoint(selector, &format!("{path}.{}[{nth}]", peers.endpoints.1))?);
     }
-    let block = |cidr: &str, except: Option<&Vec<String>>| NetworkPolicyPeer {
-        ip_block: Some(IpBlock {
-            cidr: in_full(cidr),
-            except: except.cloned().filter(|holes| !holes.is_empty()),
-        }),
-        ..NetworkPolicyPeer::default()
-    };
-    found.extend(peers.prefixes.0.into_iter().flatten().map(|cidr| block(cidr, None)));
-    for (nth, set) in peers.sets.0.into_iter().flatten().enumerate() {
-        let at = format!("{path}.{}[{nth}]", peers.sets.1);
-        let Some(cidr) =
-            set.cidr.as_ref().filter(|_| set.cidr_group_ref.is_none() && set.cidr_group_selector.is_none())
-        else {
-            return Err(Inexpressible::new(at, "a NetworkPolicy has no groups of prefixes"));
-        };
-        found.push(block(cidr, set.except.as_ref()));
-    }
+    found.extend(blocks(peers, path)?);
     if let Some((nth, word)) =
         peers.entities.0.into_iter().flatten().enumerate().find(|(_, word)| *word != "all")
     {
@@ -181,8 +158,37 @@ fn ends(peers: &Peers<'_>, own_ports: Option<&[PortRule]>, path: &str) -> Result
         return Err(Inexpressible::new(at, format!("a NetworkPolicy cannot name {word}")));
     }
     let ports = ports(own_ports.unwrap_or_default(), path)?;
-    let peers = if is_any || lists == [None; 4] { None } else { Some(found) };
-    Ok(vec![(peers, ports)])
+    if is_any || lists == [None; 4] {
+        return Ok(vec![(None, ports)]);
+    }
+    // A list without peers would mean everybody.
+    Ok(if found.is_empty() { Vec::new() } else { vec![(Some(found), ports)] })
+}
+
+/// The prefixes, without those that their own holes use up: a NetworkPolicy may not have such a block.
+fn blocks(peers: &Peers<'_>, path: &str) -> Result<Vec<NetworkPolicyPeer>, Inexpressible> {
+    let mut found = Vec::new();
+    for cidr in peers.prefixes.0.into_iter().flatten() {
+        found.push(IpBlock { cidr: in_full(cidr), except: None });
+    }
+    for (nth, set) in peers.sets.0.into_iter().flatten().enumerate() {
+        let at = format!("{path}.{}[{nth}]", peers.sets.1);
+        only(set, &["cidr", "except"], &at)?;
+        let Some(cidr) = &set.cidr else { return Err(Inexpressible::new(at, "names no prefix")) };
+        let holes: Vec<String> = set.except.iter().flatten().map(|hole| in_full(hole)).collect();
+        let prefix = in_full(cidr);
+        if !holes.iter().any(|hole| is_same_prefix(hole, &prefix)) {
+            found.push(IpBlock { cidr: prefix, except: Some(holes).filter(|holes| !holes.is_empty()) });
+        }
+    }
+    let peer = |block| NetworkPolicyPeer { ip_block: Some(block), ..NetworkPolicyPeer::default() };
+    Ok(found.into_iter().map(peer).collect())
+}
+
+/// Whether two texts stand for the same addresses.
+fn is_same_prefix(one: &str, other: &str) -> bool {
+    let read = |text: &str| text.parse::<ipnet::IpNet>().map(|prefix| prefix.trunc());
+    one == other || read(one).is_ok_and(|one| read(other) == Ok(one))
 }
 
 /// An address alone is a prefix of its whole length.
@@ -281,6 +287,7 @@ fn ports(rules: &[PortRule], path: &str) -> Result<Option<Vec<NetworkPolicyPort>
         };
         for (nth, port) in ports.iter().enumerate() {
             let at = format!("{at}.ports[{nth}]");
+            only(port, &["port", "endPort", "protocol"], &at)?;
             let number = port.port.as_ref().map(ToString::to_string).unwrap_or_default();
             let word = port.protocol.as_deref().unwrap_or("ANY").to_ascii_uppercase();
             let is_all = number.is_empty() || number == "0";
