@@ -13,11 +13,12 @@ mod requests;
 use std::{collections::BTreeMap, net::IpAddr};
 
 use sluice_api::{
-    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, LabelSelector, NetworkPolicy,
+    LabelSelector,
     cilium::{
         CidrRule, EgressRule, FqdnSelector, IcmpRule, IngressRule, PolicyRule, PortRule, ServiceSelector,
     },
 };
+use sluice_arbitrary::{Group, Pod, Policy, Svc};
 use sluice_types::{Direction, Protocol};
 
 pub(super) use requests::Request;
@@ -25,31 +26,6 @@ use requests::{Parser, named};
 
 use super::scene::Outcome;
 use crate::{Config, Enforcement};
-
-/// A pod as its author wrote it.
-#[derive(Clone, Debug)]
-pub(super) struct Pod {
-    pub(super) name: &'static str,
-    pub(super) labels: &'static [(&'static str, &'static str)],
-    pub(super) ports: &'static [(&'static str, Protocol, u16)],
-}
-
-impl Pod {
-    fn namespace(&self) -> &str {
-        self.name.split_once('/').unwrap().0
-    }
-
-    /// The number behind a name, unless the pod uses the name twice.
-    fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
-        let found: Vec<u16> = self
-            .ports
-            .iter()
-            .filter(|(own, its, _)| *own == name && *its == protocol)
-            .map(|(_, _, number)| *number)
-            .collect();
-        if let [number] = found.as_slice() { Some(*number) } else { None }
-    }
-}
 
 /// Who may stand on the other side.
 #[derive(Clone, Debug)]
@@ -60,36 +36,6 @@ pub(super) enum Peer {
     /// Another node with labels.
     Node(&'static [(&'static str, &'static str)]),
     Address(IpAddr),
-}
-
-/// A Service as somebody reads it.
-#[derive(Clone, Debug)]
-pub(super) struct Svc {
-    pub(super) name: &'static str,
-    pub(super) labels: &'static [(&'static str, &'static str)],
-    pub(super) selector: Option<(&'static str, &'static str)>,
-    pub(super) cluster_ip: &'static str,
-    /// Name, protocol, own number, number behind it.
-    pub(super) ports: &'static [(&'static str, Protocol, u16, u16)],
-    /// Pods and addresses.
-    pub(super) behind: &'static [&'static str],
-}
-
-/// A group of prefixes.
-#[derive(Clone, Debug)]
-pub(super) struct Group {
-    pub(super) name: &'static str,
-    pub(super) labels: &'static [(&'static str, &'static str)],
-    pub(super) prefixes: &'static [&'static str],
-}
-
-/// A policy as the API has it.
-#[derive(Clone, Debug)]
-pub(super) enum Policy {
-    Cnp(CiliumNetworkPolicy),
-    Ccnp(CiliumClusterwideNetworkPolicy),
-    Knp(NetworkPolicy),
-    Kcnp(ClusterNetworkPolicy),
 }
 
 /// Everything a verdict depends on.

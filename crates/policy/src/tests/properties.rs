@@ -1,63 +1,26 @@
 //! Random clusters and policies: the engine against the oracle, and laws that hold for all policies.
 
-mod generate;
 mod laws;
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use sluice_arbitrary::{
+    ADDRESSES, GROUPS, Group, NAMES, NAMESPACES, NODES, PODS, Pod, Policy, RESERVED, SERVICES, Svc, policies,
+};
 use sluice_types::{Direction, DropReason, Protocol};
 
 use super::{
-    oracle::{Group, Packet, Peer, Pod, Policy, Request, Svc, World},
+    oracle::{Packet, Peer, Request, World},
     scene::{Outcome, Scene},
 };
 use crate::{
-    Asked, Config, EndpointPolicy, PolicyRef, Query, Rule, Service,
+    Asked, Config, EndpointPolicy, Enforcement, PolicyRef, Query, Rule, Service,
     l7::{HttpRequest, KafkaRequest, Request as Read, kafka::api_key},
     parse::{self, ParseError},
     selector::{LabelKey, LabelSelector, Requirement},
 };
-use generate::{config, policies};
 
-const PODS: &[Pod] = &[
-    Pod { name: "a/web", labels: &[("app", "web")], ports: &[("http", Protocol::Tcp, 80)] },
-    Pod { name: "a/db", labels: &[("app", "db"), ("tier", "t")], ports: &[] },
-    Pod { name: "b/web", labels: &[("app", "web"), ("tier", "t")], ports: &[("http", Protocol::Tcp, 8080)] },
-    Pod {
-        name: "b/odd",
-        labels: &[("tier", "u")],
-        ports: &[("http", Protocol::Udp, 80), ("dns", Protocol::Udp, 53), ("dns", Protocol::Udp, 54)],
-    },
-    Pod {
-        name: "kube-system/dns",
-        labels: &[("k8s-app", "kube-dns")],
-        ports: &[("dns", Protocol::Udp, 53), ("dns-tcp", Protocol::Tcp, 53)],
-    },
-];
-const ADDRESSES: [&str; 11] = [
-    "10.0.0.1",
-    "10.1.0.1",
-    "10.1.1.1",
-    "192.0.2.1",
-    "fd00::1",
-    "fd00:1::1",
-    "2001:db8::1",
-    "10.96.0.1",
-    "10.96.0.2",
-    "203.0.113.5",
-    "203.0.113.6",
-];
-const RESERVED: [&str; 4] = ["host", "remote-node", "health", "unmanaged"];
-/// Other nodes by name, with their labels.
-const NODES: [(&str, &[(&str, &str)]); 2] =
-    [("node-a", &[("zone", "a")]), ("node-b", &[("zone", "b"), ("disk", "ssd")])];
-/// What each address was learnt for.
-const NAMES: [(&str, &[&str]); 3] = [
-    ("203.0.113.5", &["api.example.com", "example.org"]),
-    ("203.0.113.6", &["a.b.example.com"]),
-    ("192.0.2.1", &["example.com"]),
-];
 const TRAFFIC: [(Protocol, u16); 15] = [
     (Protocol::Tcp, 80),
     (Protocol::Tcp, 81),
@@ -105,47 +68,25 @@ const REQUESTS: [Request<'static>; 18] = [
     Request::Tls(Some("example.com")),
     Request::Tls(None),
 ];
-const SERVICES: &[Svc] = &[
-    Svc {
-        name: "a/api",
-        labels: &[("team", "x")],
-        selector: Some(("app", "web")),
-        cluster_ip: "10.96.0.1",
-        ports: &[("web", Protocol::Tcp, 80, 8080), ("dns", Protocol::Udp, 53, 53)],
-        behind: &["a/web", "a/db"],
-    },
-    Svc {
-        name: "b/api",
-        labels: &[("team", "y")],
-        selector: None,
-        cluster_ip: "10.96.0.2",
-        ports: &[("", Protocol::Tcp, 81, 80)],
-        behind: &["b/web", "203.0.113.5"],
-    },
-    Svc {
-        name: "b/odd",
-        labels: &[("team", "x")],
-        selector: Some(("tier", "u")),
-        cluster_ip: "10.96.0.9",
-        ports: &[("http", Protocol::Tcp, 80, 80), ("m", Protocol::Tcp, 100, 81)],
-        behind: &["b/web"],
-    },
-];
-const GROUPS: &[Group] = &[
-    Group { name: "g", labels: &[("kind", "x")], prefixes: &["10.0.0.0/8", "192.0.2.0/24", "fd00::/8"] },
-    Group {
-        name: "h",
-        labels: &[("kind", "x"), ("more", "y")],
-        prefixes: &["10.1.0.0/16", "203.0.113.5/32"],
-    },
-    Group { name: "i", labels: &[], prefixes: &[] },
-];
 /// How many random clusters the engine and the oracle judge.
 const CASES: u32 = 450;
 /// How many packets are judged in each: every pod, in both directions, with everybody.
 const PACKETS: usize =
     PODS.len() * 2 * (PODS.len() + RESERVED.len() + NODES.len() + ADDRESSES.len()) * TRAFFIC.len();
 const _: () = assert!(PACKETS * CASES as usize >= 1_000_000);
+
+fn config() -> impl Strategy<Value = Config> {
+    let enforcement = prop_oneof![
+        6 => Just(Enforcement::Default),
+        2 => Just(Enforcement::Always),
+        1 => Just(Enforcement::Never),
+    ];
+    (enforcement, prop::bool::weighted(0.8)).prop_map(|(enforcement, allow_localhost)| Config {
+        enforcement,
+        allow_localhost,
+        ..Config::complete()
+    })
+}
 
 /// What one run is about.
 struct Setting<'a> {
@@ -157,11 +98,7 @@ struct Setting<'a> {
 }
 
 fn namespaces() -> BTreeMap<&'static str, Vec<(&'static str, &'static str)>> {
-    BTreeMap::from([
-        ("a", vec![("team", "x")]),
-        ("b", vec![("team", "y"), ("zone", "z")]),
-        ("kube-system", vec![]),
-    ])
+    NAMESPACES.iter().map(|(name, labels)| (*name, labels.to_vec())).collect()
 }
 
 fn cast() -> Vec<(String, Peer)> {

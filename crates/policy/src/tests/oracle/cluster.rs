@@ -102,8 +102,8 @@ impl<'a> World<'a> {
         let Peer::Pod(pod) = packet.peer else { return false };
         let is_server = pod.namespace() == "kube-system" && pod.labels.contains(&("k8s-app", "kube-dns"));
         let named = match packet.protocol {
-            Protocol::Udp => pod.port("dns", Protocol::Udp),
-            Protocol::Tcp => pod.port("dns-tcp", Protocol::Tcp),
+            Protocol::Udp => ports::number(pod, "dns", Protocol::Udp),
+            Protocol::Tcp => ports::number(pod, "dns-tcp", Protocol::Tcp),
             Protocol::Sctp | Protocol::Icmp | Protocol::Icmpv6 | Protocol::Other(_) => return false,
         };
         is_server && (packet.port == 53 || named == Some(packet.port))

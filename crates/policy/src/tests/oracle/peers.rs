@@ -9,7 +9,9 @@ use sluice_api::{
 };
 use sluice_types::Direction;
 
-use super::{Entry, Packet, Peer, Pod, Policy, Svc, World};
+use sluice_arbitrary::{Pod, Policy, Svc};
+
+use super::{Entry, Packet, Peer, World};
 
 impl World<'_> {
     /// Whether an entry means a peer; which for the address of a Service is whoever is behind it.

@@ -6,7 +6,9 @@ use sluice_api::{
 };
 use sluice_types::{Direction, Protocol};
 
-use super::{Packet, Peer, Svc, World};
+use sluice_arbitrary::{Pod, Svc};
+
+use super::{Packet, Peer, World};
 
 impl World<'_> {
     /// Whether one of the ports is the packet's; if so, whether one names just this port.
@@ -82,7 +84,7 @@ impl World<'_> {
 fn means(rule: &PortRule, port: &(&str, Protocol, u16, u16), backend: &Peer) -> bool {
     let (own_name, protocol, own, target) = *port;
     let at_pod = |name: &str| match backend {
-        Peer::Pod(pod) => pod.port(name, protocol),
+        Peer::Pod(pod) => number(pod, name, protocol),
         Peer::Reserved(_) | Peer::Node(_) | Peer::Address(_) => None,
     };
     rule.ports.iter().flatten().any(|written| {
@@ -132,8 +134,8 @@ pub(super) fn icmp(rule: &IcmpRule, packet: Packet<'_>) -> bool {
 /// The number the receiving side gives to a port's name.
 pub(super) fn named(name: &str, packet: Packet<'_>) -> Option<u16> {
     match (packet.direction, packet.peer) {
-        (Direction::Ingress, _) => packet.subject.port(name, packet.protocol),
-        (Direction::Egress, Peer::Pod(pod)) => pod.port(name, packet.protocol),
+        (Direction::Ingress, _) => number(packet.subject, name, packet.protocol),
+        (Direction::Egress, Peer::Pod(pod)) => number(pod, name, packet.protocol),
         (Direction::Egress, _) => None,
     }
 }
@@ -145,4 +147,15 @@ pub(super) fn protocol(name: &str) -> Protocol {
         "SCTP" => Protocol::Sctp,
         other => panic!("{other}"),
     }
+}
+
+/// The number behind a name, unless the pod uses the name twice.
+pub(super) fn number(pod: &Pod, name: &str, protocol: Protocol) -> Option<u16> {
+    let found: Vec<u16> = pod
+        .ports
+        .iter()
+        .filter(|(own, its, _)| *own == name && *its == protocol)
+        .map(|(_, _, number)| *number)
+        .collect();
+    if let [number] = found.as_slice() { Some(*number) } else { None }
 }

@@ -7,13 +7,10 @@ use sluice_api::{
     CiliumClusterwideNetworkPolicy, IntOrString, LabelSelector,
     cilium::{DefaultDeny, IngressRule, L7Rules, PolicyRule, Port, PortRule},
 };
+use sluice_arbitrary::{GROUPS, PODS, Policy, SERVICES, ingress, metadata, policies};
 use sluice_types::{Identity, Protocol};
 
-use super::{
-    GROUPS, PODS, Policy, SERVICES, Setting, add_everybody, answers, compare,
-    generate::{config, ingress, metadata, policies},
-    put, read, scene_of,
-};
+use super::{Setting, add_everybody, answers, compare, config, put, read, scene_of};
 use crate::{
     Config, Query,
     tests::scene::{Outcome, Scene},

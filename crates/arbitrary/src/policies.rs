@@ -24,8 +24,7 @@ use sluice_api::{
     },
 };
 
-use super::{ADDRESSES, Policy};
-use crate::{Config, Enforcement};
+use crate::{ADDRESSES, Policy};
 
 /// Prefixes with prefixes inside them, to be used as holes.
 const PREFIXES: [(&str, &[&str]); 8] = [
@@ -332,8 +331,8 @@ fn to_ports(allow: bool, egress: bool) -> impl Strategy<Value = L4> {
     ]
 }
 
-/// An entry for ingress. Nobody reads DNS queries there.
-pub(super) fn ingress(allow: bool) -> impl Strategy<Value = IngressRule> {
+/// An entry for ingress; `allow`: with what may not stand in a deny rule. Nobody reads DNS queries there.
+pub fn ingress(allow: bool) -> impl Strategy<Value = IngressRule> {
     entry(allow, false)
 }
 
@@ -488,7 +487,9 @@ fn kubernetes_spec() -> impl Strategy<Value = NetworkPolicySpec> {
     })
 }
 
-pub(super) fn metadata(nth: usize, namespace: Option<&str>) -> Metadata {
+/// Of the policy `p` and its number.
+#[must_use]
+pub fn metadata(nth: usize, namespace: Option<&str>) -> Metadata {
     Metadata { name: format!("p{nth}"), namespace: namespace.map(str::to_owned), ..Metadata::default() }
 }
 
@@ -510,19 +511,7 @@ fn policy(nth: usize) -> impl Strategy<Value = Policy> {
     ]
 }
 
-pub(super) fn policies() -> impl Strategy<Value = Vec<Policy>> {
+/// Two to eight policies of all kinds, each of which the engine takes.
+pub fn policies() -> impl Strategy<Value = Vec<Policy>> {
     (2..9usize).prop_flat_map(|count| (0..count).map(|nth| policy(nth).boxed()).collect::<Vec<_>>())
-}
-
-pub(super) fn config() -> impl Strategy<Value = Config> {
-    let enforcement = prop_oneof![
-        6 => Just(Enforcement::Default),
-        2 => Just(Enforcement::Always),
-        1 => Just(Enforcement::Never),
-    ];
-    (enforcement, prop::bool::weighted(0.8)).prop_map(|(enforcement, allow_localhost)| Config {
-        enforcement,
-        allow_localhost,
-        ..Config::complete()
-    })
 }
