@@ -25,7 +25,14 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("sluice-client", &["sluice-flow", "sluice-types"]),
     (
         "sluice-ebpf-loader",
-        &["sluice-arbitrary", "sluice-ebpf-common", "sluice-model", "sluice-policy", "sluice-types"],
+        &[
+            "sluice-api",
+            "sluice-arbitrary",
+            "sluice-ebpf-common",
+            "sluice-model",
+            "sluice-policy",
+            "sluice-types",
+        ],
     ),
     ("sluice-cni", &["sluice-client", "sluice-ebpf-loader", "sluice-netlink", "sluice-types"]),
     (

@@ -7,7 +7,7 @@ mod cast;
 mod policies;
 
 pub use cast::{
-    ADDRESSES, GROUPS, Group, NAMES, NAMESPACES, NODES, PODS, Pairs, Pod, RESERVED, SERVICES, Svc,
+    ADDRESSES, GROUPS, Group, NAMES, NAMESPACES, NODES, PODS, Pairs, Pod, RESERVED, SERVICES, Svc, manifests,
 };
 pub use policies::{ingress, metadata, policies};
 use sluice_api::{

@@ -184,6 +184,18 @@ impl Cluster {
         self.known.get(name).map(|known| &known.labels)
     }
 
+    /// The identity by which somebody is judged.
+    pub fn identity(&mut self, name: &str) -> Option<Identity> {
+        self.settle();
+        self.known.get(name).map(|known| known.identity)
+    }
+
+    /// The prefixes that rules name, with the identity of the addresses that no longer one covers.
+    pub fn prefixes(&mut self) -> impl Iterator<Item = (IpNet, Identity)> {
+        self.settle();
+        self.prefixes.iter().map(|(prefix, identity)| (*prefix, *identity))
+    }
+
     /// Somebody as the engine judges it; none if policies cannot select it.
     pub fn subject(&mut self, name: &str) -> Option<&Subject> {
         self.settle();

@@ -119,8 +119,8 @@ fn identities_of_unknown_addresses_and_of_prefixes() {
         ("203.0.113.200", 16_777_302),
         ("2001:db8:1::7", 16_777_303),
         ("2001:db8:2::7", Identity::WORLD_IPV6.as_u32()),
-        ("10.0.0.1", Identity::HOST.as_u32()),
-        ("10.1.0.2", BOB.identity),
+        ("10.200.255.1", Identity::HOST.as_u32()),
+        ("10.200.0.2", BOB.identity),
     ] {
         let address: std::net::IpAddr = address.parse().unwrap();
         let source = ALICE.ip(if address.is_ipv4() { 4 } else { 6 });

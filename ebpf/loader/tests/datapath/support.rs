@@ -43,8 +43,8 @@ impl Pod {
             ifindex: 100 + nth as u32,
             mac: [2, 0, 0, 0, 2, nth],
             host_mac: [2, 0, 0, 0, 1, nth],
-            ipv4: Ipv4Addr::new(10, 1, 0, nth),
-            ipv6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, nth as u16),
+            ipv4: Ipv4Addr::new(10, 200, 0, nth),
+            ipv6: Ipv6Addr::new(0xfd00, 200, 0, 0, 0, 0, 0, nth as u16),
         }
     }
 
@@ -84,7 +84,7 @@ pub(crate) fn outside(family: u8) -> IpAddr {
 /// An address of the node.
 pub(crate) fn node(family: u8) -> IpAddr {
     if family == 4 {
-        IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))
+        IpAddr::V4(Ipv4Addr::new(10, 200, 255, 1))
     } else {
         IpAddr::V6(Ipv6Addr::new(0xfd0a, 0, 0, 0, 0, 0, 0, 1))
     }
