@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use sluice_client::model::{EndpointLogEntry, EndpointOptions, EndpointRequest, EndpointState, Toggle};
+use sluice_client::model::{EndpointLogEntry, EndpointOptions, EndpointRequest, EndpointState};
 use sluice_ebpf_common::{EndpointFlags, EndpointInfo};
 use sluice_netlink::MacAddr;
 use sluice_policy::EndpointPolicy;
@@ -192,12 +192,6 @@ impl Endpoint {
         self.attempts = 0;
         self.retry_at = None;
         self.problem = None;
-    }
-
-    /// Whether audit mode is on, by its own option or else the agent's.
-    #[must_use]
-    pub(crate) fn is_audit(&self, of_agent: bool) -> bool {
-        self.options.policy_audit_mode.map_or(of_agent, |toggle| toggle == Toggle::Enabled)
     }
 
     /// The entry it should have in the kernel, ready and under `revision`; none without identity.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use sluice_client::model::EndpointRequest;
 use sluice_flow::PolicyOrigin;
-use sluice_policy::{DirectionState, EndpointPolicy};
+use sluice_policy::{DirectionState, EndpointPolicy, PolicyRef};
 use sluice_types::{Direction, Identity, Labels, RuleId};
 
 /// Who is who.
@@ -39,8 +39,17 @@ pub(crate) struct EndpointName {
     pub(crate) host_ifname: String,
     /// The interface's index.
     pub(crate) host_ifindex: u32,
-    ingress: Vec<PolicyOrigin>,
-    egress: Vec<PolicyOrigin>,
+    ingress: Origins,
+    egress: Origins,
+}
+
+/// The policies that stand for a direction where no rule does.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Origins {
+    /// Of what is denied.
+    denied: Vec<PolicyOrigin>,
+    /// Of what passes and is reported.
+    audited: Vec<PolicyOrigin>,
 }
 
 impl EndpointName {
@@ -56,23 +65,28 @@ impl EndpointName {
             pod,
             host_ifname: attachment.host_ifname.clone(),
             host_ifindex: attachment.host_ifindex,
-            ingress: isolation(&policy.ingress),
-            egress: isolation(&policy.egress),
+            ingress: Origins::new(&policy.ingress),
+            egress: Origins::new(&policy.egress),
         }
     }
 
-    /// The policies that close a direction except for what rules allow.
+    /// The policies because of which what no rule allows is denied, or passes and is reported.
     #[must_use]
-    pub(crate) fn isolated_by(&self, direction: Direction) -> &[PolicyOrigin] {
-        match direction {
+    pub(crate) fn closed_by(&self, direction: Direction, is_audited: bool) -> &[PolicyOrigin] {
+        let origins = match direction {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
-        }
+        };
+        if is_audited { &origins.audited } else { &origins.denied }
     }
 }
 
-fn isolation(direction: &DirectionState) -> Vec<PolicyOrigin> {
-    let origin =
-        |policy: &sluice_policy::PolicyRef| PolicyOrigin { policy: policy.to_string(), rule: String::new() };
-    direction.isolated_by.iter().map(origin).collect()
+impl Origins {
+    fn new(direction: &DirectionState) -> Self {
+        let origin = |policy: &PolicyRef| PolicyOrigin { policy: policy.to_string(), rule: String::new() };
+        Self {
+            denied: direction.isolated_by.iter().map(origin).collect(),
+            audited: direction.reported_by().iter().map(origin).collect(),
+        }
+    }
 }

@@ -101,6 +101,8 @@ pub(crate) struct NamespaceObject {
     pub name: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its pods are in audit mode.
+    pub audit: bool,
 }
 
 /// A policy that passed every check.

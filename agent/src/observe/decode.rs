@@ -110,7 +110,8 @@ fn policies(event: &Event, direction: Direction, names: &Names) -> Vec<PolicyOri
     }
     if event.reason == DropReason::PolicyDenied.number() {
         let name = names.endpoints.get(&event.endpoint);
-        return name.map(|name| name.isolated_by(direction).to_vec()).unwrap_or_default();
+        let is_audited = event.action == EventAction::Audit as u8;
+        return name.map(|name| name.closed_by(direction, is_audited).to_vec()).unwrap_or_default();
     }
     Vec::new()
 }
@@ -134,6 +135,7 @@ mod tests {
                 enforced: true,
                 audit: false,
                 isolated_by: vec![PolicyRef::new(PolicyKind::Knp, "shop", "closed")],
+                staged_by: Vec::new(),
             },
             ..EndpointPolicy::default()
         };

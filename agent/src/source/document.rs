@@ -66,7 +66,8 @@ fn meaning(
         api::Object::Pod(pod) => Object::Pod(pod_object(pod)),
         api::Object::Namespace(namespace) => {
             let labels = namespace.metadata.labels.clone().unwrap_or_default();
-            Object::Namespace(NamespaceObject { name: namespace.metadata.name.clone(), labels })
+            let audit = parse::namespace_audit(namespace)?;
+            Object::Namespace(NamespaceObject { name: namespace.metadata.name.clone(), labels, audit })
         }
         api::Object::CiliumNetworkPolicy(own) => {
             policy((&**own).into(), parse::cilium_network_policy(own, config)?)

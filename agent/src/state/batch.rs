@@ -139,7 +139,7 @@ impl State {
         let identity = endpoint.identity?;
         let pod = endpoint.attachment.pod().and_then(|key| self.objects.pods.get(&key));
         let named_ports = pod.map(|pod| pod.ports.clone()).unwrap_or_default();
-        let audit = endpoint.is_audit(self.settings.audit);
+        let audit = self.is_audit(endpoint);
         let addresses: Vec<IpAddr> = endpoint.attachment.addresses().collect();
         let services = self.repository.memberships(&addresses);
         Some(Subject { identity, labels: endpoint.labels.clone(), named_ports, services, audit })
@@ -332,8 +332,8 @@ pub(super) fn compare(before: &MapState, after: &MapState, unused: impl Fn(Ident
     if std::ptr::eq(before, after) {
         return Difference::None;
     }
-    let audit = |state: &MapState| (state.audit_ingress, state.audit_egress);
-    if audit(before) != audit(after) || before.admin != after.admin {
+    let modes = |own: &MapState| (own.audit_ingress, own.audit_egress, own.staged_ingress, own.staged_egress);
+    if modes(before) != modes(after) || before.admin != after.admin || before.staged != after.staged {
         return Difference::Whole;
     }
     let mut peers: HashMap<Identity, bool> = HashMap::new();

@@ -11,13 +11,15 @@ use super::State;
 use crate::effect::Effect;
 use crate::event::{Answer, Now};
 use crate::ipcache::Claim;
-use crate::source::{Object, ObjectKey, PodObject, PolicyObject, RefusedObject, SourceChanges};
+use crate::source::{
+    NamespaceObject, Object, ObjectKey, PodObject, PolicyObject, RefusedObject, SourceChanges,
+};
 
 /// The objects in force.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     pub(super) pods: BTreeMap<(String, String), PodObject>,
-    pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) namespaces: BTreeMap<String, NamespaceObject>,
     pub(super) policies: BTreeMap<PolicyRef, PolicyObject>,
     pub(super) refused: BTreeMap<ObjectKey, RefusedObject>,
     pub(super) problems: Vec<Problem>,
@@ -27,7 +29,7 @@ impl Objects {
     /// The labels of a pod's identity.
     pub(super) fn labels_of(&self, pod: &PodObject, cluster: &str) -> Labels {
         let none = BTreeMap::new();
-        let namespace_labels = self.namespaces.get(&pod.namespace).unwrap_or(&none);
+        let namespace_labels = self.namespaces.get(&pod.namespace).map_or(&none, |known| &known.labels);
         pod_labels(&pod.labels, &pod.namespace, namespace_labels, &pod.service_account, cluster)
     }
 }
@@ -71,7 +73,8 @@ impl State {
             }
             Object::Namespace(namespace) => {
                 pods.extend(self.pods_in(&namespace.name));
-                self.objects.namespaces.insert(namespace.name, namespace.labels);
+                self.set_namespace_audit(&namespace.name, namespace.audit);
+                self.objects.namespaces.insert(namespace.name.clone(), namespace);
             }
             Object::Policy(policy) => {
                 let known = self.objects.policies.get(&policy.reference);
@@ -101,6 +104,7 @@ impl State {
             }
             ObjectKey::Namespace(name) => {
                 pods.extend(self.pods_in(&name));
+                self.set_namespace_audit(&name, false);
                 self.objects.namespaces.remove(&name);
             }
             ObjectKey::Policy(reference) => {
@@ -115,6 +119,20 @@ impl State {
                 let changed = self.repository.remove_cidr_group(&name);
                 self.are_prefixes_stale |= !changed.is_empty();
                 self.changed.merge(changed);
+            }
+        }
+    }
+
+    /// The pods of a namespace are in audit mode from now on, or no longer.
+    fn set_namespace_audit(&mut self, name: &str, audit: bool) {
+        if audit == self.objects.namespaces.get(name).is_some_and(|known| known.audit) {
+            return;
+        }
+        for pod in self.pods_in(name) {
+            for id in self.by_pod.get(&pod).into_iter().flatten() {
+                if let Some(endpoint) = self.endpoints.get_mut(id) {
+                    endpoint.is_dirty = true;
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sluice_client::model::{
     CniGcResult, Endpoint as EndpointView, EndpointOptions, IdentityInfo, IpamLease, PolicyInfo, Problem,
-    Status,
+    Status, Toggle,
 };
 use sluice_policy::{PolicyKind, PolicyRef};
 use sluice_types::{EndpointId, Identity};
@@ -58,7 +58,14 @@ impl State {
     }
 
     pub(super) fn view_of(&self, endpoint: &Endpoint) -> EndpointView {
-        endpoint.view(self.settings.audit, self.repository.revision())
+        endpoint.view(self.is_audit(endpoint), self.repository.revision())
+    }
+
+    /// Whether an endpoint is in audit mode: by its own option, or else because its namespace or the whole agent is.
+    pub(super) fn is_audit(&self, endpoint: &Endpoint) -> bool {
+        let namespace = endpoint.attachment.pod().and_then(|(own, _)| self.objects.namespaces.get(&own));
+        let of_others = self.settings.audit || namespace.is_some_and(|namespace| namespace.audit);
+        endpoint.options.policy_audit_mode.map_or(of_others, |toggle| toggle == Toggle::Enabled)
     }
 
     fn lease(&mut self, owner: Owner, ticket: Ticket, now: Now) -> Vec<Effect> {

@@ -11,8 +11,12 @@ pub use cast::{
 };
 pub use policies::{ingress, metadata, policies};
 use sluice_api::{
-    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, NetworkPolicy, Object,
+    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, Metadata, NetworkPolicy,
+    Object, cilium::PolicyRule,
 };
+
+/// The annotation of policies in audit mode.
+const AUDIT: &str = "sluice.dev/audit";
 
 /// A policy as the API has it.
 #[derive(Clone, Debug)]
@@ -25,6 +29,46 @@ pub enum Policy {
     Knp(NetworkPolicy),
     /// ClusterNetworkPolicy.
     Kcnp(ClusterNetworkPolicy),
+}
+
+impl Policy {
+    /// Its name, labels and annotations.
+    #[must_use]
+    pub const fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Cnp(policy) => &policy.metadata,
+            Self::Ccnp(policy) => &policy.metadata,
+            Self::Knp(policy) => &policy.metadata,
+            Self::Kcnp(policy) => &policy.metadata,
+        }
+    }
+
+    /// Whether it is in audit mode.
+    #[must_use]
+    pub fn is_staged(&self) -> bool {
+        let annotation = self.metadata().annotations.as_ref().and_then(|all| all.get(AUDIT));
+        annotation.is_some_and(|value| value == "true")
+    }
+
+    /// The same policy in audit mode, if it can be.
+    #[must_use]
+    pub fn staged(mut self) -> Self {
+        let metadata = match &mut self {
+            Self::Cnp(policy) if !looks_at_requests(policy.spec.as_ref()) => &mut policy.metadata,
+            Self::Ccnp(policy) if !looks_at_requests(policy.spec.as_ref()) => &mut policy.metadata,
+            Self::Knp(policy) => &mut policy.metadata,
+            Self::Cnp(_) | Self::Ccnp(_) | Self::Kcnp(_) => return self,
+        };
+        metadata.annotations = Some([(AUDIT.to_owned(), "true".to_owned())].into());
+        self
+    }
+}
+
+fn looks_at_requests(rule: Option<&PolicyRule>) -> bool {
+    let ingress = rule.iter().flat_map(|rule| rule.ingress.iter().flatten()).map(|entry| &entry.to_ports);
+    let egress = rule.iter().flat_map(|rule| rule.egress.iter().flatten()).map(|entry| &entry.to_ports);
+    let mut ports = ingress.chain(egress).flat_map(|ports| ports.iter().flatten());
+    ports.any(|ports| ports.rules.is_some() || ports.server_names.is_some())
 }
 
 impl From<Policy> for Object {

@@ -511,7 +511,11 @@ fn policy(nth: usize) -> impl Strategy<Value = Policy> {
     ]
 }
 
-/// Two to eight policies of all kinds, each of which the engine takes.
+/// Two to eight policies of all kinds, each of which the engine takes. Some are in audit mode.
 pub fn policies() -> impl Strategy<Value = Vec<Policy>> {
-    (2..9usize).prop_flat_map(|count| (0..count).map(|nth| policy(nth).boxed()).collect::<Vec<_>>())
+    let one = |nth| {
+        (policy(nth), prop::bool::weighted(0.2))
+            .prop_map(|(policy, staged)| if staged { policy.staged() } else { policy })
+    };
+    (2..9usize).prop_flat_map(move |count| (0..count).map(|nth| one(nth).boxed()).collect::<Vec<_>>())
 }

@@ -91,7 +91,7 @@ pub(crate) fn allow_peers(count: u32) -> MapState {
                 peer: Some(Identity::new(256 + number)),
                 l4: L4Match::Protocol(Protocol::Tcp),
             };
-            let entry = Entry { precedence: 1, verdict: EntryVerdict::Allow, audit: false, rule: RuleId(1) };
+            let entry = Entry { precedence: 1, verdict: EntryVerdict::Allow, rule: RuleId(1) };
             state.entries.insert(key, entry);
         }
     }

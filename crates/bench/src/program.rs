@@ -149,8 +149,7 @@ fn table(count: u32) -> MapState {
     for number in 0..count {
         let l4 = L4Match::port(Protocol::Tcp, 80);
         let key = Key { direction: Direction::Egress, peer: Some(Identity::new(256 + number)), l4 };
-        let entry =
-            Entry { precedence: 1, verdict: EntryVerdict::Allow, audit: false, rule: RuleId(number + 1) };
+        let entry = Entry { precedence: 1, verdict: EntryVerdict::Allow, rule: RuleId(number + 1) };
         state.entries.insert(key, entry);
     }
     state

@@ -225,6 +225,9 @@ pub struct Endpoint {
     /// Policies that isolate it, per direction.
     #[serde(default)]
     pub isolated_by: BTreeMap<String, Vec<String>>,
+    /// Policies in audit mode that are about it, per direction.
+    #[serde(default)]
+    pub audited_by: BTreeMap<String, Vec<String>>,
     /// Packets and bytes, per direction and outcome.
     #[serde(default)]
     pub counters: Vec<EndpointCounter>,

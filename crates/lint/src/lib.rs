@@ -48,7 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let config = Config { policy_audit: true, ..Config::complete() };
+        let config = Config::complete();
         Self { portable: false, map_budget: MAP_BUDGET, config }
     }
 }

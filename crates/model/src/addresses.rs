@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use sluice_policy::{
     Subject,
     l7::FqdnSelector,
-    labels::{cidr_labels, pod_labels, reserved_labels},
+    labels::{NAMESPACE, cidr_labels, pod_labels, reserved_labels},
 };
 use sluice_types::{Identity, Label, Labels, Source};
 
@@ -155,13 +155,15 @@ impl Cluster {
 
     fn settle_subjects(&mut self) {
         let host_firewall = self.config.host_firewall;
+        let is_audited = |namespace: &str| self.audited.contains(namespace);
         for known in self.known.values_mut().filter(|known| known.participant.is_judged(host_firewall)) {
             known.subject = Some(Subject {
                 identity: known.identity,
                 labels: known.labels.clone(),
                 named_ports: known.participant.ports.clone(),
                 services: self.repository.memberships(&known.addresses),
-                audit: self.config.audit,
+                audit: self.config.audit
+                    || known.labels.value(&Source::K8s, NAMESPACE).is_some_and(is_audited),
             });
         }
     }

@@ -36,6 +36,8 @@ pub struct Cluster {
     pub(crate) config: Config,
     pub(crate) repository: Repository,
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// The namespaces whose pods are in audit mode.
+    pub(crate) audited: BTreeSet<String>,
     pub(crate) participants: BTreeMap<String, Participant>,
     pub(crate) services: ServiceTable,
     /// Services of which something changed since the engine was told.
@@ -67,6 +69,7 @@ impl Cluster {
             config,
             repository,
             namespaces: BTreeMap::new(),
+            audited: BTreeSet::new(),
             participants: BTreeMap::new(),
             services: ServiceTable::default(),
             touched_services: BTreeSet::new(),
@@ -104,6 +107,12 @@ impl Cluster {
         match object {
             Object::Pod(pod) => self.apply_pod(pod),
             Object::Namespace(namespace) => {
+                let name = &namespace.metadata.name;
+                if parse::namespace_audit(namespace)? {
+                    self.audited.insert(name.clone());
+                } else {
+                    self.audited.remove(name);
+                }
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
                 self.namespaces.entry(namespace.metadata.name.clone()).or_default().extend(labels);
             }

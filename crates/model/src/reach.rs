@@ -225,7 +225,8 @@ fn matches<'a>(sides: &[Side<'a>]) -> impl Iterator<Item = &'a L4Match> {
     sides.iter().flat_map(|(policy, direction, peer)| {
         let tables = &policy.map_state;
         let requests = policy.requests.iter().map(|(key, _)| key);
-        let keys = tables.admin.keys().chain(tables.entries.keys()).chain(requests);
+        let keys =
+            tables.admin.keys().chain(tables.entries.keys()).chain(tables.staged.keys()).chain(requests);
         let (direction, peer) = (*direction, *peer);
         keys.filter(move |key| key.direction == direction && key.peer.is_none_or(|own| own == peer))
             .map(|key| &key.l4)

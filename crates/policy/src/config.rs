@@ -70,9 +70,6 @@ pub struct Config {
     pub referents: bool,
     /// Accept `ClusterNetworkPolicy`: the datapath has an admin plane.
     pub admin_tiers: bool,
-    /// Accept policies that ask for audit mode of their own ([`crate::parse::AUDIT_ANNOTATION`]). For tools that look
-    /// at such policies without judging by them: nothing tells their denials from others yet.
-    pub policy_audit: bool,
     /// Where the proxies listen.
     pub proxies: Proxies,
     /// The value of the cluster label of this cluster's pods.
@@ -91,7 +88,6 @@ impl Default for Config {
             node_selector_labels: false,
             referents: false,
             admin_tiers: false,
-            policy_audit: false,
             proxies: Proxies::default(),
             cluster_name: "default".to_owned(),
         }

@@ -43,7 +43,8 @@ pub enum Outcome {
     Deny(DropReason),
     /// The request is refused by a proxy.
     Refuse,
-    /// It passes, and is reported, because the endpoint is in audit mode. Without, it would be dropped or refused.
+    /// It passes, and is reported, because the endpoint or a policy is in audit mode. Without, it would be dropped or
+    /// refused.
     Audit,
     /// A proxy decides, and no request was asked about.
     Depends,
@@ -66,8 +67,10 @@ pub struct Explanation {
     pub tier: Option<Tier>,
     /// Whether any policy decides about this direction.
     pub enforced: bool,
-    /// The policies because of which everything that no rule allows is denied.
+    /// The policies because of which everything that no rule allows is denied, or reported.
     pub isolated_by: Vec<PolicyRef>,
+    /// It would be denied by policies in audit mode alone, and passes for that.
+    pub is_staged: bool,
     /// For a denial: the rules that would have allowed it but for few obstacles, the nearest first.
     pub nearest: Vec<NearMiss>,
 }
@@ -140,7 +143,13 @@ impl Repository {
             rule: self.rule(id).cloned(),
             tier: self.tier(id),
             enforced: state.enforced,
-            isolated_by: state.isolated_by.clone(),
+            isolated_by: match outcome {
+                Outcome::Audit => state.reported_by().to_vec(),
+                Outcome::Allow | Outcome::Deny(_) | Outcome::Refuse | Outcome::Depends => {
+                    state.isolated_by.clone()
+                }
+            },
+            is_staged: outcome == Outcome::Audit && !policy.map_state.audit(query.direction),
             nearest,
         }
     }

@@ -100,8 +100,6 @@ pub struct Entry {
     pub precedence: u32,
     /// What it says.
     pub verdict: EntryVerdict,
-    /// Report instead of dropping when this entry denies.
-    pub audit: bool,
     /// The rule it stands for, [`RuleId::NONE`] for what no rule asked for.
     pub rule: RuleId,
 }
@@ -115,6 +113,13 @@ pub struct MapState {
     /// says nothing, or [`EntryVerdict::Pass`], `entries` decide. A plane of its own, because a pass at one key must
     /// not hide what others say at the same key.
     pub admin: BTreeMap<Key, Entry>,
+    /// The staged plane: what `entries` would be if the policies in audit mode were enforced. What the entries let
+    /// pass and this plane denies passes and is reported. Only of the directions that are staged.
+    pub staged: BTreeMap<Key, Entry>,
+    /// Ingress has a staged plane.
+    pub staged_ingress: bool,
+    /// Egress has a staged plane.
+    pub staged_egress: bool,
     /// What ingress denies is reported and passes.
     pub audit_ingress: bool,
     /// What egress denies is reported and passes.
@@ -204,34 +209,61 @@ impl MapState {
     pub fn decide(&self, query: &Query) -> Decision {
         let port = match query.port {
             Some(port) => port,
-            None if self.looks_at_ports(query.direction) => {
+            None if looks_at_ports(self.admin.keys().chain(self.entries.keys()), query.direction) => {
                 let reason = DropReason::FirstFragmentNotFound;
-                let verdict = self.denial(query.direction, reason, false);
+                let verdict = self.denial(query.direction, reason);
                 return Decision { verdict, rule: RuleId::NONE, match_type: MatchType::None };
             }
             None => 0,
         };
-        let found = [&self.admin, &self.entries]
-            .into_iter()
-            .filter_map(|plane| strongest(plane, query, port))
-            .find(|(_, entry)| entry.verdict != EntryVerdict::Pass);
-        match found {
-            Some((key, entry)) => Decision {
-                verdict: match entry.verdict {
-                    EntryVerdict::Allow => Verdict::Allow,
-                    EntryVerdict::Redirect(port) => Verdict::Redirect(port),
-                    EntryVerdict::Deny => self.denial(query.direction, DropReason::PolicyDeny, entry.audit),
-                    // Not found: passes were left out. Closed all the same.
-                    EntryVerdict::Pass => self.denial(query.direction, DropReason::PolicyDenied, false),
-                },
-                rule: entry.rule,
-                match_type: MatchType::of(&key),
-            },
-            None => Decision {
-                verdict: self.denial(query.direction, DropReason::PolicyDenied, false),
-                rule: RuleId::NONE,
-                match_type: MatchType::None,
-            },
+        let by_admin = strongest(&self.admin, query, port);
+        if let Some((key, entry)) = by_admin.filter(|(_, entry)| entry.verdict != EntryVerdict::Pass) {
+            return self.decision(query.direction, Some((key, entry)));
+        }
+        let decision = self.decision(query.direction, strongest(&self.entries, query, port));
+        match decision.verdict {
+            Verdict::Allow if self.is_staged(query.direction) => self.staged(query, port).unwrap_or(decision),
+            Verdict::Allow | Verdict::Audit(_) | Verdict::Deny(_) | Verdict::Redirect(_) => decision,
+        }
+    }
+
+    /// What the entry that was found says.
+    fn decision(&self, direction: Direction, found: Option<(Key, Entry)>) -> Decision {
+        let denied = self.denial(direction, DropReason::PolicyDenied);
+        let Some((key, entry)) = found else {
+            return Decision { verdict: denied, rule: RuleId::NONE, match_type: MatchType::None };
+        };
+        let verdict = match entry.verdict {
+            EntryVerdict::Allow => Verdict::Allow,
+            EntryVerdict::Redirect(port) => Verdict::Redirect(port),
+            EntryVerdict::Deny => self.denial(direction, DropReason::PolicyDeny),
+            // Only in the admin plane. Closed all the same.
+            EntryVerdict::Pass => denied,
+        };
+        Decision { verdict, rule: entry.rule, match_type: MatchType::of(&key) }
+    }
+
+    /// What is to be reported of a packet that passes, if the staged plane denies it. Of a fragment without its port
+    /// nothing is, where that plane looks at ports.
+    fn staged(&self, query: &Query, port: u16) -> Option<Decision> {
+        if query.port.is_none() && looks_at_ports(self.staged.keys(), query.direction) {
+            return None;
+        }
+        let decision = self.decision(query.direction, strongest(&self.staged, query, port));
+        match decision.verdict {
+            Verdict::Deny(reason) | Verdict::Audit(reason) => {
+                Some(Decision { verdict: Verdict::Audit(reason), ..decision })
+            }
+            Verdict::Allow | Verdict::Redirect(_) => None,
+        }
+    }
+
+    /// Whether policies in audit mode are asked about what passes in `direction`.
+    #[must_use]
+    pub const fn is_staged(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Ingress => self.staged_ingress,
+            Direction::Egress => self.staged_egress,
         }
     }
 
@@ -244,14 +276,13 @@ impl MapState {
         }
     }
 
-    fn denial(&self, direction: Direction, reason: DropReason, entry_audit: bool) -> Verdict {
-        if entry_audit || self.audit(direction) { Verdict::Audit(reason) } else { Verdict::Deny(reason) }
+    fn denial(&self, direction: Direction, reason: DropReason) -> Verdict {
+        if self.audit(direction) { Verdict::Audit(reason) } else { Verdict::Deny(reason) }
     }
+}
 
-    fn looks_at_ports(&self, direction: Direction) -> bool {
-        let mut keys = self.admin.keys().chain(self.entries.keys());
-        keys.any(|key| key.direction == direction && matches!(key.l4, L4Match::Port { .. }))
-    }
+fn looks_at_ports<'a>(mut keys: impl Iterator<Item = &'a Key>, direction: Direction) -> bool {
+    keys.any(|key| key.direction == direction && matches!(key.l4, L4Match::Port { .. }))
 }
 
 /// The entry of one plane that decides: the highest precedence, of equals the narrowest.

@@ -30,9 +30,11 @@ pub use reason::Reason;
 pub(crate) use selectors::namespace_requirement;
 pub use service::{endpoint_slice, service};
 
+use reason::Words;
+
 use crate::{
     config::Config,
-    rule::{PolicyKind, PolicyRef, Rule},
+    rule::{PolicyKind, PolicyRef, Rule, Tier},
 };
 
 /// What is wrong with an object, and where.
@@ -55,8 +57,9 @@ pub fn cilium_network_policy(
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
     let scope = cilium::Scope::Namespace(namespace_of(&policy.metadata));
     collect(|report| {
-        check_metadata(&policy.metadata, config, report);
-        cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), scope, config, report)
+        check_name(&policy.metadata, report);
+        let rules = cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), scope, config, report);
+        audited(rules, &policy.metadata, report)
     })
 }
 
@@ -69,8 +72,15 @@ pub fn cilium_clusterwide_network_policy(
     config: &Config,
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
     collect(|report| {
-        check_metadata(&policy.metadata, config, report);
-        cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), cilium::Scope::Cluster, config, report)
+        check_name(&policy.metadata, report);
+        let rules = cilium::rules(
+            policy.spec.as_ref(),
+            policy.specs.as_deref(),
+            cilium::Scope::Cluster,
+            config,
+            report,
+        );
+        audited(rules, &policy.metadata, report)
     })
 }
 
@@ -80,8 +90,9 @@ pub fn cilium_clusterwide_network_policy(
 /// Everything that is wrong with it, in the order of the document.
 pub fn network_policy(policy: &api::NetworkPolicy, config: &Config) -> Result<Vec<Rule>, Vec<ParseError>> {
     collect(|report| {
-        check_metadata(&policy.metadata, config, report);
-        kubernetes::rules(policy.spec.as_ref(), namespace_of(&policy.metadata), config, report)
+        check_name(&policy.metadata, report);
+        let rules = kubernetes::rules(policy.spec.as_ref(), namespace_of(&policy.metadata), config, report);
+        audited(rules, &policy.metadata, report)
     })
 }
 
@@ -94,8 +105,9 @@ pub fn cluster_network_policy(
     config: &Config,
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
     collect(|report| {
-        check_metadata(&policy.metadata, config, report);
-        cluster::rules(&policy.spec, config, report)
+        check_name(&policy.metadata, report);
+        let rules = cluster::rules(&policy.spec, config, report);
+        audited(rules, &policy.metadata, report)
     })
 }
 
@@ -158,7 +170,7 @@ impl From<&api::ClusterNetworkPolicy> for PolicyRef {
     }
 }
 
-/// The annotation of a policy whose denials are only to be reported.
+/// The annotation of a policy, or of a namespace for its pods, whose denials are only to be reported: `"true"`.
 pub const AUDIT_ANNOTATION: &str = "sluice.dev/audit";
 
 fn check_name(metadata: &api::Metadata, report: &mut Report) {
@@ -167,13 +179,43 @@ fn check_name(metadata: &api::Metadata, report: &mut Report) {
     }
 }
 
-fn check_metadata(metadata: &api::Metadata, config: &Config, report: &mut Report) {
-    check_name(metadata, report);
-    let audit = metadata.annotations.as_ref().and_then(|own| own.get(AUDIT_ANNOTATION));
-    if audit.is_some_and(|value| value != "false") && !config.policy_audit {
-        report.refuse(&Path::root("metadata.annotations").index_by(AUDIT_ANNOTATION), Reason::PolicyAudit);
+/// The rules of a policy, in audit mode if its annotation asks for it.
+fn audited(mut rules: Vec<Rule>, metadata: &api::Metadata, report: &mut Report) -> Vec<Rule> {
+    let path = Path::root("metadata.annotations").index_by(AUDIT_ANNOTATION);
+    let asked = report.accept(&path, asks_for_audit(metadata)).unwrap_or_default();
+    if !asked {
+        return rules;
+    }
+    let looks_at_requests = |rule: &Rule| rule.ports.rules().any(|ports| ports.l7.is_some());
+    if rules.iter().any(|rule| matches!(rule.tier, Tier::Admin | Tier::Baseline)) {
+        report.refuse(&path, Reason::AuditOfTier);
+    } else if rules.iter().any(looks_at_requests) {
+        report.refuse(&path, Reason::AuditOfRequests);
+    }
+    rules.iter_mut().for_each(|rule| rule.audit = true);
+    rules
+}
+
+/// Whether the pods of a namespace are in audit mode.
+///
+/// # Errors
+/// The annotation says neither `true` nor `false`.
+pub fn namespace_audit(namespace: &api::Namespace) -> Result<bool, Vec<ParseError>> {
+    let path = Path::root("metadata.annotations").index_by(AUDIT_ANNOTATION);
+    collect(|report| report.accept(&path, asks_for_audit(&namespace.metadata)).unwrap_or_default())
+}
+
+/// Whether the annotation asks for audit mode. Of any value but `true` and `false` nobody knows what was wanted, and a
+/// guess could enforce too early or let everything pass.
+fn asks_for_audit(metadata: &api::Metadata) -> Result<bool, Reason> {
+    match metadata.annotations.as_ref().and_then(|own| own.get(AUDIT_ANNOTATION)).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Reason::NoneOf { found: other.to_owned(), known: AUDIT_VALUES }),
     }
 }
+
+const AUDIT_VALUES: Words = Words(&["true", "false"]);
 
 fn collect<T>(parse: impl FnOnce(&mut Report) -> T) -> Result<T, Vec<ParseError>> {
     let mut report = Report::default();

@@ -42,6 +42,16 @@ pub struct DirectionState {
     pub audit: bool,
     /// The policies that close the direction except for what rules allow, in their order.
     pub isolated_by: Vec<PolicyRef>,
+    /// The policies in audit mode that are about the direction, in their order.
+    pub staged_by: Vec<PolicyRef>,
+}
+
+impl DirectionState {
+    /// The policies because of which traffic is reported that no rule allows and that passes all the same.
+    #[must_use]
+    pub fn reported_by(&self) -> &[PolicyRef] {
+        if self.enforced && self.audit { &self.isolated_by } else { &self.staged_by }
+    }
 }
 
 /// The policy of one endpoint.

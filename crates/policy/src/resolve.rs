@@ -22,7 +22,7 @@ pub(crate) use targets::means_port;
 use crate::{
     config::{Config, Enforcement},
     l7::Parser,
-    map_state::{EntryVerdict, Key, L4Match, MapState},
+    map_state::{Entry, EntryVerdict, Key, L4Match, MapState},
     named_ports::{NamedPorts, unambiguous},
     precedence::Rank,
     referents::{Referents, ServiceName, ServicePort},
@@ -56,6 +56,8 @@ pub(crate) struct Resolver<'a> {
     required: BTreeMap<(Direction, Action), BTreeSet<SelectorId>>,
     /// The protocols that rules of a direction look into.
     parsers: BTreeMap<Direction, BTreeSet<Parser>>,
+    /// The same with the rules of policies in audit mode, if there are any.
+    staged: Option<Box<Self>>,
     audit: bool,
     /// Labels are not known yet: closed in every mode but `never`.
     is_init: bool,
@@ -79,6 +81,16 @@ impl Wanted {
 
 impl<'a> Resolver<'a> {
     pub(crate) fn new(known: Knowledge<'a>, subject: &'a Subject, rules: Vec<&'a InstalledRule>) -> Self {
+        if !rules.iter().any(|rule| rule.rule.audit) {
+            return Self::enforcing(known, subject, rules);
+        }
+        let enforced = rules.iter().copied().filter(|rule| !rule.rule.audit).collect();
+        let staged = Some(Box::new(Self::enforcing(known, subject, rules)));
+        Self { staged, ..Self::enforcing(known, subject, enforced) }
+    }
+
+    /// Every one of the rules is enforced, in audit mode or not.
+    fn enforcing(known: Knowledge<'a>, subject: &'a Subject, rules: Vec<&'a InstalledRule>) -> Self {
         let mut required: BTreeMap<_, BTreeSet<SelectorId>> = BTreeMap::new();
         let mut parsers: BTreeMap<_, BTreeSet<Parser>> = BTreeMap::new();
         for rule in &rules {
@@ -99,6 +111,7 @@ impl<'a> Resolver<'a> {
             parsers,
             own_names: unambiguous(&subject.named_ports),
             own_services: services.map(|own| (&own.service, own.ports.as_slice())).collect(),
+            staged: None,
             audit: known.config.audit || subject.audit,
             is_init: subject.labels.has_reserved("init"),
         }
@@ -115,7 +128,7 @@ impl<'a> Resolver<'a> {
 
     /// The policy when only these peers changed since `before`.
     pub(crate) fn patch(&self, before: &EndpointPolicy, peers: &BTreeSet<Identity>) -> EndpointPolicy {
-        if self.peers_depend_on_each_other() {
+        if self.staged.is_some() || self.peers_depend_on_each_other() {
             return self.policy();
         }
         let map_state = &before.map_state;
@@ -141,6 +154,9 @@ impl<'a> Resolver<'a> {
         let map_state = MapState {
             entries: tables.entries,
             admin: tables.admin,
+            staged: self.staged_plane(),
+            staged_ingress: !ingress.staged_by.is_empty(),
+            staged_egress: !egress.staged_by.is_empty(),
             audit_ingress: ingress.audit && ingress.enforced,
             audit_egress: egress.audit && egress.enforced,
         };
@@ -154,6 +170,25 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// What the entries would be if the policies in audit mode were enforced, of the directions they are about.
+    fn staged_plane(&self) -> BTreeMap<Key, Entry> {
+        let Some(staged) = &self.staged else { return BTreeMap::new() };
+        let mut tables = Tables::default();
+        staged.emit(Wanted::All, &mut tables);
+        tables.settle();
+        let is_staged = Direction::ALL.map(|direction| self.staged_by(direction).next().is_some());
+        tables.entries.retain(|key, _| is_staged[key.direction as usize]);
+        tables.entries
+    }
+
+    /// The policies in audit mode that are about a direction.
+    fn staged_by(&self, direction: Direction) -> impl Iterator<Item = &'a PolicyRef> {
+        let is_never = self.known.config.enforcement == Enforcement::Never;
+        let staged = self.staged.as_ref().filter(|_| !is_never);
+        let rules = staged.into_iter().flat_map(move |staged| staged.rules_of(direction));
+        rules.filter(|rule| rule.rule.audit).map(|rule| &rule.origin.policy)
+    }
+
     fn direction_state(&self, direction: Direction) -> DirectionState {
         let isolating: BTreeSet<&PolicyRef> = self
             .rules_of(direction)
@@ -165,6 +200,7 @@ impl<'a> Resolver<'a> {
             enforced,
             audit: self.audit,
             isolated_by: isolating.into_iter().filter(|_| enforced).cloned().collect(),
+            staged_by: self.staged_by(direction).collect::<BTreeSet<_>>().into_iter().cloned().collect(),
         }
     }
 

@@ -332,6 +332,8 @@ pub struct Rule {
     pub requires: Vec<LabelSelector>,
     /// Whether the subject is closed in this direction except for what rules allow.
     pub default_deny: bool,
+    /// Its policy is in audit mode: it changes nothing, and what it would deny is reported.
+    pub audit: bool,
     /// The object's own words about itself.
     pub description: Option<String>,
     /// Shown with every flow that the rule decides.

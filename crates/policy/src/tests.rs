@@ -16,4 +16,5 @@ mod robustness;
 mod scene;
 mod seeds;
 mod semantics;
+mod staged;
 mod subjects;

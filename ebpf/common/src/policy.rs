@@ -6,7 +6,8 @@
 //! tiers have entries at all, so that a packet pays only for those.
 //!
 //! There may be a second set of entries with a header of its own, the admin plane, which is asked first: what it
-//! neither decides nor mentions, the normal entries decide.
+//! neither decides nor mentions, the normal entries decide. A third set, the staged plane, is asked about what the
+//! normal entries let pass: what it denies passes and is reported.
 
 use core::mem::size_of;
 
@@ -20,7 +21,7 @@ pub struct PolicyKey {
     pub port_be: [u8; 2],
     /// IANA number, or 0 for any protocol (then the prefix is 0 too).
     pub protocol: u8,
-    /// Bit 7: direction (1 egress). Bit 6: admin plane. Bits 0 to 4: length of the port prefix, 0 to 16.
+    /// Bit 7: direction (1 egress). Bit 6: admin plane. Bit 5: staged plane. Bits 0 to 4: length of the port prefix, 0 to 16.
     pub direction_and_prefix: u8,
 }
 
@@ -33,12 +34,25 @@ impl PolicyKey {
     /// The bit of `direction_and_prefix` that says admin plane.
     pub const ADMIN: u8 = 0x40;
 
+    /// The bit of `direction_and_prefix` that says staged plane.
+    pub const STAGED: u8 = 0x20;
+
     /// The key under which the [`PolicyHeader`] of an inner map is stored. No identity has this number.
     pub const HEADER: Self =
         Self { identity: u32::MAX, port_be: [0; 2], protocol: 0, direction_and_prefix: 0 };
 
     /// The key under which the admin plane's [`PolicyHeader`] is stored, if there is an admin plane.
     pub const ADMIN_HEADER: Self = Self::HEADER.in_admin_plane();
+
+    /// The key under which the staged plane's [`PolicyHeader`] is stored, if a direction has a staged plane.
+    pub const STAGED_HEADER: Self = Self::HEADER.in_staged_plane();
+
+    /// The same key in the staged plane.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_staged_plane(self) -> Self {
+        Self { direction_and_prefix: self.direction_and_prefix | Self::STAGED, ..self }
+    }
 
     /// The same key in the admin plane.
     #[inline(always)]
@@ -66,8 +80,6 @@ crate::bit_set! {
     EntryFlags: u8 {
         /// Drop. Without this bit the entry allows.
         DENY = 1;
-        /// Report instead of dropping when this entry denies (audit of one policy).
-        AUDIT = 2;
         /// Hand the flow to the proxy on `proxy_port_be`.
         REDIRECT = 4;
         /// Only in the admin plane: the normal entries decide.
@@ -108,20 +120,22 @@ impl TierMask {
     pub const AUDIT: u32 = 1 << 31;
     /// Only in `ingress_any` and `egress_any` of [`PolicyKey::HEADER`]: this direction has an admin plane.
     pub const ADMIN: u32 = 1 << 30;
+    /// Only in `ingress_any` and `egress_any` of [`PolicyKey::HEADER`]: this direction has a staged plane.
+    pub const STAGED: u32 = 1 << 29;
 }
 
-/// Stored under [`PolicyKey::HEADER`] and [`PolicyKey::ADMIN_HEADER`] in place of a [`PolicyEntry`] (same size), so that it changes in the same
-/// instant as the entries when the inner map is swapped.
+/// Stored under [`PolicyKey::HEADER`], [`PolicyKey::ADMIN_HEADER`] and [`PolicyKey::STAGED_HEADER`] in place of a
+/// [`PolicyEntry`] (same size), so that it changes in the same instant as the entries when the inner map is swapped.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PolicyHeader {
     /// Ingress, entries that name an identity.
     pub ingress_identity: TierMask,
-    /// Ingress, entries for any identity; also carries the audit and the admin bit.
+    /// Ingress, entries for any identity; also carries the audit, the admin and the staged bit.
     pub ingress_any: TierMask,
     /// Egress, entries that name an identity.
     pub egress_identity: TierMask,
-    /// Egress, entries for any identity; also carries the audit and the admin bit.
+    /// Egress, entries for any identity; also carries the audit, the admin and the staged bit.
     pub egress_any: TierMask,
 }
 

@@ -216,8 +216,9 @@ impl PolicyMap {
     /// How many entries there are, without the headers.
     #[must_use]
     pub const fn len(&self) -> usize {
-        let has_admin_plane = (self.header.ingress_any.0 | self.header.egress_any.0) & TierMask::ADMIN != 0;
-        self.entries.saturating_sub(if has_admin_plane { 2 } else { 1 })
+        let planes =
+            (self.header.ingress_any.0 | self.header.egress_any.0) & (TierMask::ADMIN | TierMask::STAGED);
+        self.entries.saturating_sub(1 + planes.count_ones() as usize)
     }
 
     /// Whether there is no entry: everything is denied.

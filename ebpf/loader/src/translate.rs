@@ -28,30 +28,27 @@ pub(crate) fn key(key: &Key) -> PolicyKey {
 
 /// The kernel's entry.
 pub(crate) fn entry(entry: &Entry) -> PolicyEntry {
-    let audit = if entry.audit { EntryFlags::AUDIT } else { EntryFlags::default() };
     let (flags, proxy_port_be) = match entry.verdict {
         EntryVerdict::Allow => (EntryFlags::default(), [0; 2]),
         EntryVerdict::Deny => (EntryFlags::DENY, [0; 2]),
         EntryVerdict::Redirect(port) => (EntryFlags::REDIRECT, port.0.to_be_bytes()),
         EntryVerdict::Pass => (EntryFlags::PASS, [0; 2]),
     };
-    PolicyEntry {
-        precedence: entry.precedence,
-        rule: entry.rule.0,
-        proxy_port_be,
-        flags: flags.with(audit),
-        reserved: [0; 5],
-    }
+    PolicyEntry { precedence: entry.precedence, rule: entry.rule.0, proxy_port_be, flags, reserved: [0; 5] }
 }
 
-/// Everything that a policy map with this table holds: both planes and their headers.
+/// Everything that a policy map with this table holds: its planes and their headers.
 pub(crate) fn all(state: &MapState) -> Vec<(PolicyKey, PolicyEntry)> {
     let normal = state.entries.iter().map(|(k, e)| (key(k), entry(e)));
     let admin = state.admin.iter().map(|(k, e)| (key(k).in_admin_plane(), entry(e)));
-    let mut all: Vec<_> = normal.chain(admin).collect();
+    let staged = state.staged.iter().map(|(k, e)| (key(k).in_staged_plane(), entry(e)));
+    let mut all: Vec<_> = normal.chain(admin).chain(staged).collect();
     all.push((PolicyKey::HEADER, stored(header(state))));
     if !state.admin.is_empty() {
         all.push((PolicyKey::ADMIN_HEADER, stored(tiers(state.admin.keys()))));
+    }
+    if state.staged_ingress || state.staged_egress {
+        all.push((PolicyKey::STAGED_HEADER, stored(tiers(state.staged.keys()))));
     }
     all
 }
@@ -65,7 +62,7 @@ fn tiers<'a>(keys: impl Iterator<Item = &'a Key>) -> PolicyHeader {
     header
 }
 
-/// The header of the normal plane: which tiers it has, which directions have an admin plane and are audited.
+/// The header of the normal plane: which tiers it has, which directions have other planes and are audited.
 pub(crate) fn header(state: &MapState) -> PolicyHeader {
     let mut header = tiers(state.entries.keys());
     for key in state.admin.keys() {
@@ -74,12 +71,10 @@ pub(crate) fn header(state: &MapState) -> PolicyHeader {
             Direction::Egress => header.egress_any.0 |= TierMask::ADMIN,
         }
     }
-    if state.audit_ingress {
-        header.ingress_any.0 |= TierMask::AUDIT;
-    }
-    if state.audit_egress {
-        header.egress_any.0 |= TierMask::AUDIT;
-    }
+    let bits =
+        |audit, staged| (if audit { TierMask::AUDIT } else { 0 }) | if staged { TierMask::STAGED } else { 0 };
+    header.ingress_any.0 |= bits(state.audit_ingress, state.staged_ingress);
+    header.egress_any.0 |= bits(state.audit_egress, state.staged_egress);
     header
 }
 
@@ -116,15 +111,20 @@ pub(crate) fn read_header(entry: PolicyEntry) -> PolicyHeader {
 pub(crate) fn read(dump: &[(PolicyKey, PolicyEntry)]) -> MapState {
     let mut state = MapState::default();
     for (key, entry) in dump {
-        if *key == PolicyKey::ADMIN_HEADER {
-            // It says nothing that its entries do not.
+        if [PolicyKey::ADMIN_HEADER, PolicyKey::STAGED_HEADER].contains(key) {
+            // They say nothing that their entries do not.
         } else if *key == PolicyKey::HEADER {
             let header = read_header(*entry);
             state.audit_ingress = header.ingress_any.0 & TierMask::AUDIT != 0;
             state.audit_egress = header.egress_any.0 & TierMask::AUDIT != 0;
+            state.staged_ingress = header.ingress_any.0 & TierMask::STAGED != 0;
+            state.staged_egress = header.egress_any.0 & TierMask::STAGED != 0;
         } else {
-            let is_admin = key.direction_and_prefix & PolicyKey::ADMIN != 0;
-            let plane = if is_admin { &mut state.admin } else { &mut state.entries };
+            let plane = match key.direction_and_prefix & (PolicyKey::ADMIN | PolicyKey::STAGED) {
+                0 => &mut state.entries,
+                PolicyKey::ADMIN => &mut state.admin,
+                _ => &mut state.staged,
+            };
             plane.insert(read_key(key), read_entry(entry));
         }
     }
@@ -161,7 +161,6 @@ fn read_entry(entry: &PolicyEntry) -> Entry {
         } else {
             EntryVerdict::Allow
         },
-        audit: entry.flags.contains(EntryFlags::AUDIT),
         rule: RuleId(entry.rule),
     }
 }
@@ -171,18 +170,18 @@ mod tests {
     use super::*;
 
     fn table() -> MapState {
-        let entry = |verdict, audit| Entry { precedence: 7, verdict, audit, rule: RuleId(9) };
+        let entry = |verdict| Entry { precedence: 7, verdict, rule: RuleId(9) };
         let peer = Some(Identity::new(4711));
         let cases = [
-            (Direction::Ingress, peer, L4Match::Any, entry(EntryVerdict::Allow, false)),
-            (Direction::Ingress, None, L4Match::Protocol(Protocol::Udp), entry(EntryVerdict::Deny, true)),
+            (Direction::Ingress, peer, L4Match::Any, entry(EntryVerdict::Allow)),
+            (Direction::Ingress, None, L4Match::Protocol(Protocol::Udp), entry(EntryVerdict::Deny)),
             (
                 Direction::Egress,
                 peer,
                 L4Match::Port { protocol: Protocol::Tcp, port: 0x1f90, prefix: 12 },
-                entry(EntryVerdict::Redirect(ProxyPort(10_000)), false),
+                entry(EntryVerdict::Redirect(ProxyPort(10_000))),
             ),
-            (Direction::Egress, None, L4Match::port(Protocol::Icmp, 8), entry(EntryVerdict::Deny, false)),
+            (Direction::Egress, None, L4Match::port(Protocol::Icmp, 8), entry(EntryVerdict::Deny)),
         ];
         MapState {
             entries: cases

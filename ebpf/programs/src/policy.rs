@@ -18,6 +18,8 @@ impl Question {
     const PORT_LOST: u32 = 1 << 26;
     /// The admin plane is asked.
     const ADMIN: u32 = 1 << 27;
+    /// The staged plane is asked.
+    const STAGED: u32 = 1 << 28;
 
     #[inline(always)]
     pub(crate) fn new(protocol: u8, port: Port) -> Self {
@@ -140,8 +142,25 @@ fn answer(endpoint: u32, identity: u32, question: u32) -> Answer {
         } else {
             Answer(ask_plane(map, identity, of_identity, of_any, question))
         };
+        if of_any & TierMask::STAGED != 0 && verdict.reason() == 0 && !verdict.is_redirected() {
+            return staged(map, identity, question, verdict);
+        }
     }
     if audit && verdict.reason() != 0 { Answer(verdict.0 | Answer::AUDITED) } else { verdict }
+}
+
+/// What is said of a packet that `verdict` lets pass: it passes, and is reported if the staged plane denies it. Of a
+/// fragment without its port nothing is, where that plane looks at ports.
+#[inline(always)]
+fn staged(map: &PolicyMap, identity: u32, question: u32, verdict: Answer) -> Answer {
+    let Some((of_identity, of_any)) = masks(map, PolicyKey::STAGED_HEADER, question) else {
+        return Answer::deny(DropReason::NoPolicy, 0);
+    };
+    if is_port_lost(of_identity | of_any, question) {
+        return verdict;
+    }
+    let staged = Answer(ask_plane(map, identity, of_identity, of_any, question | Question::STAGED));
+    if staged.reason() == 0 { verdict } else { Answer(staged.0 | Answer::AUDITED) }
 }
 
 /// Which tiers of a plane have entries: those that name an identity, and those for any.
@@ -194,7 +213,8 @@ fn search(map: &PolicyMap, identity: u32, of_identity: u32, of_any: u32, questio
     let protocol = question as u8;
     let port = (question >> 8) as u16;
     let plane_and_direction = (if question & Question::EGRESS != 0 { PolicyKey::EGRESS } else { 0 })
-        | if question & Question::ADMIN != 0 { PolicyKey::ADMIN } else { 0 };
+        | (if question & Question::ADMIN != 0 { PolicyKey::ADMIN } else { 0 })
+        | if question & Question::STAGED != 0 { PolicyKey::STAGED } else { 0 };
     let tier = |best: Best, bit: u32, protocol: u8, prefix: u8| {
         let mut key = PolicyKey::new(identity, protocol, port, prefix, false);
         key.direction_and_prefix |= plane_and_direction;
@@ -247,8 +267,7 @@ fn verdict(best: Best) -> Answer {
     }
     let flags = EntryFlags(best.flags as u8);
     if flags.contains(EntryFlags::DENY) {
-        let audited = if flags.contains(EntryFlags::AUDIT) { Answer::AUDITED } else { 0 };
-        return Answer(Answer::deny(DropReason::PolicyDeny, best.rule).0 | audited);
+        return Answer::deny(DropReason::PolicyDeny, best.rule);
     }
     if flags.contains(EntryFlags::PASS) {
         // Not an entry of this plane.

@@ -116,9 +116,13 @@ fn show(endpoint: &Endpoint, format: Format, output: &mut Output) -> Result<(), 
 
 fn facts(endpoint: &Endpoint) -> Vec<(&'static str, String)> {
     let attachment = &endpoint.attachment;
-    let isolated = |direction: &str| match endpoint.isolated_by.get(direction) {
-        Some(policies) if !policies.is_empty() => format!(", by {}", policies.join(", ")),
+    let by = |word: &str, policies: Option<&Vec<String>>| match policies {
+        Some(policies) if !policies.is_empty() => format!(", {word} {}", policies.join(", ")),
         _ => String::new(),
+    };
+    let policies = |direction: &str| {
+        by("by", endpoint.isolated_by.get(direction))
+            + &by("in audit mode:", endpoint.audited_by.get(direction))
     };
     let addresses: Vec<String> = attachment
         .ipv4
@@ -134,8 +138,8 @@ fn facts(endpoint: &Endpoint) -> Vec<(&'static str, String)> {
         ("Endpoint", endpoint.id.to_string()),
         ("Pod", pod_of(endpoint).unwrap_or_default()),
         ("Status", endpoint.state.to_string()),
-        ("Ingress", format!("{}{}", endpoint.ingress, isolated("ingress"))),
-        ("Egress", format!("{}{}", endpoint.egress, isolated("egress"))),
+        ("Ingress", format!("{}{}", endpoint.ingress, policies("ingress"))),
+        ("Egress", format!("{}{}", endpoint.egress, policies("egress"))),
         ("Identity", endpoint.identity.to_string()),
         ("Labels", endpoint.labels.to_strings().join("\n")),
         ("Addresses", addresses.join(", ")),

@@ -84,7 +84,7 @@ fn namespace_closed(policy: &Policy<'_>, report: &mut Report) {
         rule.direction.as_str()
     );
     let help = "Select single workloads instead, last of all namespaces, and watch them in audit mode first \
-                (`PolicyAuditMode=Enabled` of their endpoints).";
+                (annotation `sluice.dev/audit`).";
     report.add(&SYSTEM_NAMESPACE_CLOSED, &policy.at(subject_path(policy, rule)), message, help);
 }
 

@@ -1,7 +1,7 @@
 //! A policy of its own that allows one flow on one side.
 
 use serde_json::{Map, Value, json};
-use sluice_policy::{PolicyKind, PolicyRef, explain::Explanation};
+use sluice_policy::{PolicyKind, PolicyRef, explain::Explanation, parse::AUDIT_ANNOTATION};
 use sluice_types::{Direction, Identity, Labels, Source};
 
 use super::{Proposal, Step, peer_of, words};
@@ -32,7 +32,8 @@ impl Cluster {
         };
         let policy = self.free_name(flow, port, direction, home);
         let proposal = |open: bool| {
-            let object = object(&policy, selector.clone(), open, direction, Value::Object(rule.clone()));
+            let spec = spec(selector.clone(), open, direction, Value::Object(rule.clone()));
+            let object = object(&policy, spec, side.explanation.is_staged);
             let step = Step::Create { policy: policy.clone(), object: object.clone() };
             Proposal { step, policy: policy.clone(), object }
         };
@@ -86,26 +87,28 @@ fn endpoint_selector(identity: Identity, labels: &Labels) -> Value {
     if own.is_empty() { json!({}) } else { json!({ "matchLabels": own }) }
 }
 
-fn object(
-    policy: &PolicyRef,
-    selector: (&str, Value),
-    is_open: bool,
-    direction: Direction,
-    rule: Value,
-) -> Value {
-    let mut metadata = Map::new();
-    metadata.insert("name".to_owned(), json!(policy.name));
-    if !policy.namespace.is_empty() {
-        metadata.insert("namespace".to_owned(), json!(policy.namespace));
-    }
-    let kind =
-        if policy.namespace.is_empty() { "CiliumClusterwideNetworkPolicy" } else { "CiliumNetworkPolicy" };
+fn spec(selector: (&str, Value), is_open: bool, direction: Direction, rule: Value) -> Value {
     let mut spec = Map::new();
     spec.insert(selector.0.to_owned(), selector.1);
     if is_open {
         spec.insert("enableDefaultDeny".to_owned(), json!({ direction.as_str(): false }));
     }
     spec.insert(direction.as_str().to_owned(), json!([rule]));
+    Value::Object(spec)
+}
+
+/// In audit mode beside policies in audit mode: enforced, it would close what they only report.
+fn object(policy: &PolicyRef, spec: Value, is_staged: bool) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), json!(policy.name));
+    if !policy.namespace.is_empty() {
+        metadata.insert("namespace".to_owned(), json!(policy.namespace));
+    }
+    if is_staged {
+        metadata.insert("annotations".to_owned(), json!({ AUDIT_ANNOTATION: "true" }));
+    }
+    let kind =
+        if policy.namespace.is_empty() { "CiliumClusterwideNetworkPolicy" } else { "CiliumNetworkPolicy" };
     json!({ "apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata, "spec": spec })
 }
 

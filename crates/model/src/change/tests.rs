@@ -283,3 +283,28 @@ fn one_port_is_read_by_one_proxy() {
     let changes = cluster.changes(&http("shop/job", "shop/db", 9092, "GET", "/")).unwrap();
     assert_eq!(changes[0].step, Step::Nothing, "its requests are Kafka's");
 }
+
+/// Enforced, it would close what policies in audit mode only report.
+#[test]
+fn beside_a_policy_in_audit_mode_a_proposal_is_in_audit_mode_too() {
+    let mut cluster = Cluster::new(Config::complete());
+    let policy = "
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: tried, namespace: pay, annotations: {sluice.dev/audit: 'true'}}
+spec: {endpointSelector: {matchLabels: {app: api}}, ingress: [{fromEndpoints: [{matchLabels: {app: web}}]}]}
+";
+    apply(&mut cluster, &format!("{CLUSTER}{policy}"));
+    let before = picture(&mut cluster);
+    let flow = tcp("shop/db", "pay/api", 80);
+    assert_eq!(cluster.trace(&flow).unwrap().word(), Word::Audit);
+    let change = only(&mut cluster, &flow);
+    let Step::Create { object, .. } = &change.step else { panic!("{change:?}") };
+    assert_eq!(object["metadata"]["annotations"]["sluice.dev/audit"], "true");
+    follow(&mut cluster, &change);
+    assert_eq!(cluster.trace(&flow).unwrap().word(), Word::Allow);
+    for ((flow, was), (_, is)) in before.into_iter().zip(picture(&mut cluster)) {
+        assert!(was.passes() && is.passes(), "{flow:?}: {was:?}, then {is:?}");
+    }
+}

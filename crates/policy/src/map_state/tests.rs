@@ -4,7 +4,7 @@ const PEER: Identity = Identity::new(300);
 const OTHER: Identity = Identity::new(301);
 
 fn entry(precedence: u32, verdict: EntryVerdict, rule: u32) -> Entry {
-    Entry { precedence, verdict, audit: false, rule: RuleId(rule) }
+    Entry { precedence, verdict, rule: RuleId(rule) }
 }
 
 fn table(rows: &[(Option<Identity>, L4Match, Entry)]) -> MapState {
@@ -96,10 +96,31 @@ fn audit_reports_and_passes() {
     assert_eq!(state.decide(&ask(OTHER, Protocol::Tcp, 1)).verdict, Verdict::Audit(DropReason::PolicyDenied));
     let egress = Query { direction: Direction::Egress, ..ask(OTHER, Protocol::Tcp, 1) };
     assert_eq!(state.decide(&egress).verdict, Verdict::Deny(DropReason::PolicyDenied));
+}
 
-    let one = Entry { audit: true, ..deny };
-    let state = table(&[(Some(PEER), L4Match::Any, one)]);
-    assert_eq!(state.decide(&ask(PEER, Protocol::Tcp, 1)).verdict, Verdict::Audit(DropReason::PolicyDeny));
+#[test]
+fn the_staged_plane_is_asked_about_what_passes() {
+    let allow = table(&[(None, L4Match::Any, entry(1, EntryVerdict::Allow, 1))]);
+    let staged = table(&[
+        (None, L4Match::Protocol(Protocol::Udp), entry(2, EntryVerdict::Allow, 2)),
+        (Some(PEER), TCP_80, entry(3, EntryVerdict::Deny, 3)),
+    ]);
+    let state = MapState { staged: staged.entries, staged_ingress: true, ..allow };
+    let told = |state: &MapState, peer, protocol, port: Option<u16>| {
+        let decision = state.decide(&ask(peer, protocol, port));
+        (decision.verdict, decision.rule.0)
+    };
+    let audited = (Verdict::Audit(DropReason::PolicyDeny), 3);
+    assert_eq!(told(&state, PEER, Protocol::Tcp, Some(80)), audited);
+    assert_eq!(told(&state, OTHER, Protocol::Tcp, Some(80)), (Verdict::Audit(DropReason::PolicyDenied), 0));
+    assert_eq!(told(&state, OTHER, Protocol::Udp, Some(80)), (Verdict::Allow, 1));
+    // Nothing is known about a fragment without its port, so nothing is told.
+    assert_eq!(told(&state, PEER, Protocol::Tcp, None), (Verdict::Allow, 1));
+    // What is denied stays denied, and what an administrator allows is not asked about.
+    let closed = MapState { entries: [].into(), ..state.clone() };
+    assert_eq!(told(&closed, OTHER, Protocol::Udp, Some(80)).0, Verdict::Deny(DropReason::PolicyDenied));
+    let admin = table(&[(Some(PEER), TCP_80, entry(9, EntryVerdict::Allow, 9))]).entries;
+    assert_eq!(told(&MapState { admin, ..state }, PEER, Protocol::Tcp, Some(80)), (Verdict::Allow, 9));
 }
 
 #[test]

@@ -191,6 +191,7 @@ impl Frame<'_> {
             ports,
             requires,
             default_deny: default_deny.unwrap_or(true),
+            audit: false,
             description: self.written.description.clone(),
             log: self.log.clone(),
         }

@@ -213,6 +213,7 @@ impl Frame<'_> {
             ports,
             requires: Vec::new(),
             default_deny: false,
+            audit: false,
             description: written.name.map(str::to_owned),
             log: None,
         };

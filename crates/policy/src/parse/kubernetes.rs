@@ -84,6 +84,7 @@ fn rule(subject: &RuleSubject, direction: Direction, path: &Path, peers: Peers, 
         ports,
         requires: Vec::new(),
         default_deny: true,
+        audit: false,
         description: None,
         log: None,
     }

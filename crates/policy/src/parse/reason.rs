@@ -10,11 +10,14 @@ pub enum Reason {
     /// It belongs to the language, and a later version will do what it says.
     #[error("not supported yet by this version")]
     NotSupported,
-    /// It asks for audit mode of one policy: enforcing it all the same would be what its author wanted to avoid.
+    /// A policy about requests in audit mode: only a proxy that lets pass what it would refuse could do that.
     #[error(
-        "audit mode of one policy is not supported yet; audit its endpoints (PolicyAuditMode) or the whole agent (--audit)"
+        "a policy with rules about requests, DNS names or TLS names cannot be in audit mode yet; audit its endpoints"
     )]
-    PolicyAudit,
+    AuditOfRequests,
+    /// Administrators' policies decide before and after all others: what would be without one is another question.
+    #[error("a ClusterNetworkPolicy cannot be in audit mode")]
+    AuditOfTier,
     /// It needs an option that is off.
     #[error("needs the option {0}, which is off")]
     NeedsOption(&'static str),

@@ -110,7 +110,7 @@ fn conflict(direction: Direction, first: &Reader, second: &Reader) -> Conflict {
 /// A denial of their own priority, stronger than whatever the two rules allow.
 fn shut(tables: &mut Tables, key: Key, reader: &Reader) {
     let precedence = (reader.precedence & !0xFF) | Rank::Deny as u32;
-    let entry = Entry { precedence, verdict: EntryVerdict::Deny, audit: false, rule: reader.rule };
+    let entry = Entry { precedence, verdict: EntryVerdict::Deny, rule: reader.rule };
     let place = tables.entries.entry(key).or_insert(entry);
     if place.precedence < precedence {
         *place = entry;

@@ -31,7 +31,7 @@ impl Ruling {
     }
 
     pub(super) const fn entry(&self) -> Entry {
-        Entry { precedence: self.precedence, verdict: self.verdict, audit: false, rule: self.rule }
+        Entry { precedence: self.precedence, verdict: self.verdict, rule: self.rule }
     }
 
     pub(super) const fn slot(&self, says: Says, exact: bool) -> Slot {

@@ -44,6 +44,8 @@ pub(super) struct World<'a> {
     pub(super) namespace_labels: &'a BTreeMap<&'static str, Vec<(&'static str, &'static str)>>,
     pub(super) pods: &'a [Pod],
     pub(super) policies: &'a [Policy],
+    /// Those that are not in audit mode.
+    pub(super) enforced: &'a [Policy],
     pub(super) services: &'a [Svc],
     pub(super) groups: &'a [Group],
     /// What names each address was learnt for.
@@ -119,7 +121,32 @@ impl Findings<'_> {
 
 impl<'a> World<'a> {
     /// Judges a packet, and the request in it if a proxy sees it.
+    ///
+    /// Policies in audit mode change nothing: what passes without them, and would be denied with them, is reported.
     pub(super) fn judge(&self, packet: Packet<'_>, request: Option<&Request<'_>>) -> Outcome {
+        if self.enforced.len() == self.policies.len() {
+            return self.enforce(packet, request);
+        }
+        let without = World { policies: self.enforced, ..*self };
+        let outcome = without.enforce(packet, request);
+        if outcome == Outcome::Allow && request.is_none() && without.passes_to_everybody(packet) {
+            return match self.enforce(packet, None) {
+                Outcome::Deny | Outcome::Default => Outcome::Audit,
+                _ => outcome,
+            };
+        }
+        outcome
+    }
+
+    /// Whether no administrator decides about the packet before everybody else.
+    fn passes_to_everybody(&self, packet: Packet<'_>) -> bool {
+        let statements = self.statements(packet);
+        let first = statements.iter().find(|statement| !matches!(statement.says, Says::Pass));
+        first.is_none_or(|statement| statement.tier != Tier::Admin)
+    }
+
+    /// Judges with every policy enforced, in audit mode or not.
+    fn enforce(&self, packet: Packet<'_>, request: Option<&Request<'_>>) -> Outcome {
         if self.config.enforcement == Enforcement::Never {
             return Outcome::Allow;
         }

@@ -188,7 +188,8 @@ fn engine(policy: &EndpointPolicy, query: &Query, request: Option<&Request<'_>>)
         crate::Outcome::Deny(DropReason::PolicyDenied) => Outcome::Default,
         crate::Outcome::Refuse => Outcome::Refused,
         crate::Outcome::Depends => Outcome::Proxied,
-        other @ (crate::Outcome::Deny(_) | crate::Outcome::Audit) => panic!("{other:?}"),
+        crate::Outcome::Audit => Outcome::Audit,
+        other @ crate::Outcome::Deny(_) => panic!("{other:?}"),
     }
 }
 
@@ -242,7 +243,10 @@ fn answers(scene: &Scene) -> Vec<Outcome> {
 fn compare(scene: &Scene, setting: &Setting<'_>) -> usize {
     let namespace_labels = &namespaces();
     let Setting { config, policies, services, groups } = *setting;
-    let world = World { config, namespace_labels, pods: PODS, policies, services, groups, names: &NAMES };
+    let enforced: Vec<Policy> = policies.iter().filter(|policy| !policy.is_staged()).cloned().collect();
+    let enforced = enforced.as_slice();
+    let world =
+        World { config, namespace_labels, pods: PODS, policies, enforced, services, groups, names: &NAMES };
     let mut judged = 0;
     for subject in PODS {
         let policy = scene.repository.resolve(scene.subject(subject.name));
@@ -303,7 +307,7 @@ fn random_policies_are_worth_comparing() {
     let requests: usize =
         counts.iter().filter(|(name, _)| name.starts_with("request")).map(|(_, count)| count).sum();
     let is_frequent = |name: &str, of: usize| counts.get(name).copied().unwrap_or_default() * 50 > of;
-    let frequent = ["Allow", "Deny", "Default"].iter().all(|name| is_frequent(name, all))
+    let frequent = ["Allow", "Deny", "Default", "Audit"].iter().all(|name| is_frequent(name, all))
         && counts.get("Proxied").copied().unwrap_or_default() * 300 > all
         && ["request Allow", "request Refused"].iter().all(|name| is_frequent(name, requests));
     assert!(frequent, "{counts:?}");

@@ -71,21 +71,34 @@ fn whole_rules() {
 }
 
 #[test]
-fn audit_of_one_policy_is_refused_rather_than_enforced() {
-    let read = |value: &str, config: &crate::Config| {
+fn audit_of_one_policy_is_what_its_annotation_says_or_refused() {
+    let read = |kind: &str, value: &str, spec: &str| {
+        let group =
+            if kind == "ClusterNetworkPolicy" { "policy.networking.k8s.io/v1alpha2" } else { "cilium.io/v2" };
         let text = format!(
-            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: p, annotations: {{sluice.dev/audit: \
-             '{value}'}}}}, spec: {{endpointSelector: {{}}, ingress: [{{}}]}}}}"
+            "{{apiVersion: {group}, kind: {kind}, metadata: {{name: p, annotations: {{sluice.dev/audit: '{value}'}}}}, \
+             spec: {spec}}}"
         );
         let manifest = sluice_api::read_manifests(&text).remove(0);
-        super::scene::parse_object(manifest.content.unwrap(), config).1
+        super::scene::parse_object(manifest.content.unwrap(), &crate::Config::complete()).1
     };
-    let refused = read("true", &crate::Config::complete()).unwrap_err();
-    assert_eq!(refused[0].path, "metadata.annotations[sluice.dev/audit]");
-    assert!(refused[0].to_string().contains("not supported yet"), "{}", refused[0]);
-    assert!(read("false", &crate::Config::complete()).is_ok());
-    let looking = crate::Config { policy_audit: true, ..crate::Config::complete() };
-    assert!(read("true", &looking).is_ok());
+    let plain = "{endpointSelector: {}, ingress: [{}]}";
+    for (value, audit) in [("true", true), ("false", false)] {
+        let rules = read("CiliumNetworkPolicy", value, plain).unwrap();
+        assert!(rules.iter().all(|rule| rule.audit == audit), "{rules:?}");
+    }
+    let http = "{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]}";
+    let tier = "{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}";
+    for (kind, value, spec, reason) in [
+        ("CiliumNetworkPolicy", "yes", plain, "\"yes\" is none of"),
+        ("CiliumNetworkPolicy", "", plain, "\"\" is none of"),
+        ("CiliumNetworkPolicy", "true", http, "cannot be in audit mode yet"),
+        ("ClusterNetworkPolicy", "true", tier, "a ClusterNetworkPolicy cannot be in audit mode"),
+    ] {
+        let refused = read(kind, value, spec).unwrap_err();
+        assert_eq!(refused[0].path, "metadata.annotations[sluice.dev/audit]");
+        assert!(refused[0].to_string().contains(reason), "{}", refused[0]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use sluice_ebpf_loader::common::{
     ConfigFlags, ConntrackFlags, EndpointFlags, EventAction, EventKind, IpcacheFlags,
 };
 use sluice_ebpf_loader::conntrack;
-use sluice_policy::map_state::L4Match;
+use sluice_policy::map_state::{L4Match, MapState};
 use sluice_types::{Direction, DropReason, Identity, Protocol};
 
 /// Lifetimes in units of about 1.07 s.
@@ -603,19 +603,15 @@ fn a_redirect_without_a_proxy_is_closed() {
 fn audit_lets_pass_and_tells() {
     for family in FAMILIES {
         let (a, b) = ends(family);
-        // (whose, what is audited, the reason that is told)
-        for (by_entry, reason, rule) in
-            [(false, DropReason::PolicyDenied, 0), (true, DropReason::PolicyDeny, 9)]
-        {
+        let denies = table([deny(Direction::Ingress, None, L4Match::Any, 9)]).entries;
+        let staged = |staged| MapState { staged, staged_ingress: true, ..allow_all() };
+        // What is audited, the reason that is told, and the rule.
+        for (state, reason, rule) in [
+            (MapState { audit_ingress: true, ..table([]) }, DropReason::PolicyDenied, 0),
+            (staged(denies), DropReason::PolicyDeny, 9),
+            (staged([].into()), DropReason::PolicyDenied, 0),
+        ] {
             let mut lab = Lab::open();
-            let mut state = table([]);
-            if by_entry {
-                let (key, mut entry) = deny(Direction::Ingress, None, L4Match::Any, 9);
-                entry.audit = true;
-                state.entries.insert(key, entry);
-            } else {
-                state.audit_ingress = true;
-            }
             lab.policy(&BOB, &state);
             let outcome = lab.send(&ALICE, &tcp(a, b, SYN).sent_by(&ALICE));
             outcome.delivered_with_events(&ALICE, &BOB);

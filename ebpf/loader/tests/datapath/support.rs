@@ -414,7 +414,7 @@ pub(crate) fn row(
     verdict: EntryVerdict,
     rule: u32,
 ) -> (Key, Entry) {
-    (Key { direction, peer, l4 }, Entry { precedence, verdict, audit: false, rule: RuleId(rule) })
+    (Key { direction, peer, l4 }, Entry { precedence, verdict, rule: RuleId(rule) })
 }
 
 pub(crate) fn allow(direction: Direction, peer: Option<Identity>, l4: L4Match, rule: u32) -> (Key, Entry) {

@@ -226,6 +226,15 @@ proptest! {
     }
 
     #[test]
+    fn policies_in_audit_mode_change_nothing_that_passes(config in config(), policies in policies()) {
+        let enforced: Vec<Policy> = policies.iter().filter(|policy| !policy.is_staged()).cloned().collect();
+        let without = |outcome| if outcome == Outcome::Audit { Outcome::Allow } else { outcome };
+        let told: Vec<Outcome> = run(&config, &policies).into_iter().map(without).collect();
+        // Without their prefixes, addresses have other identities, but no other fate.
+        prop_assert_eq!(told, run(&config, &enforced));
+    }
+
+    #[test]
     fn the_order_of_lists_does_not_matter(config in config(), policies in policies()) {
         let other: Vec<Policy> = policies.iter().cloned().map(reversed).collect();
         prop_assert_eq!(run(&config, &policies), run(&config, &other));

@@ -59,9 +59,12 @@ fn random_state(random: &mut Random) -> MapState {
         MapState { audit_ingress: random.in_ten(1), audit_egress: random.in_ten(1), ..MapState::default() };
     // A direction is often without ports altogether, so that fragments can pass.
     let portless = Direction::ALL.map(|_| random.in_ten(3));
-    let (normal, admin) = (random.below(24), if random.in_ten(3) { random.below(12) } else { 0 });
-    for rule in 0..normal + admin {
-        let is_admin = rule >= normal;
+    let normal = random.below(24);
+    let [admin, staged] = [3, 4].map(|chances| if random.in_ten(chances) { random.below(12) } else { 0 });
+    state.staged_ingress = staged > 0 || random.in_ten(1);
+    state.staged_egress = staged > 0;
+    for rule in 0..normal + admin + staged {
+        let is_admin = (normal..normal + admin).contains(&rule);
         let direction = random.one(&Direction::ALL);
         let mut l4 = random_l4(random);
         while portless[direction as usize] && matches!(l4, L4Match::Port { .. }) {
@@ -83,10 +86,13 @@ fn random_state(random: &mut Random) -> MapState {
         };
         // Entries of equal precedence agree in everything but their rule.
         let rank = random.below(3);
-        let audit = verdict == EntryVerdict::Deny && rank == 0 && state.audit_ingress;
         let precedence = (rank * 4 + within) as u32;
-        let entry = Entry { precedence, verdict, audit, rule: RuleId(rule as u32 + 1) };
-        let plane = if is_admin { &mut state.admin } else { &mut state.entries };
+        let entry = Entry { precedence, verdict, rule: RuleId(rule as u32 + 1) };
+        let plane = match rule {
+            rule if rule < normal => &mut state.entries,
+            _ if is_admin => &mut state.admin,
+            _ => &mut state.staged,
+        };
         plane.insert(Key { direction, peer, l4 }, entry);
     }
     state
@@ -95,12 +101,13 @@ fn random_state(random: &mut Random) -> MapState {
 /// Removes entries as long as the two still disagree.
 fn shrink(lab: &mut Lab, state: &MapState, case: &Case) -> MapState {
     let mut smallest = state.clone();
-    let keys = [&state.entries, &state.admin].map(|plane| plane.keys().copied().collect::<Vec<_>>());
-    for (is_admin, key) in
-        keys.iter().zip([false, true]).flat_map(|(keys, admin)| keys.iter().map(move |key| (admin, key)))
+    let planes = [&state.entries, &state.admin, &state.staged];
+    let keys = planes.map(|plane| plane.keys().copied().collect::<Vec<_>>());
+    for (plane, key) in
+        keys.iter().zip(0..3).flat_map(|(keys, plane)| keys.iter().map(move |key| (plane, key)))
     {
         let mut smaller = smallest.clone();
-        if is_admin { &mut smaller.admin } else { &mut smaller.entries }.remove(key);
+        [&mut smaller.entries, &mut smaller.admin, &mut smaller.staged][plane].remove(key);
         lab.policy(&ALICE, &smaller);
         lab.datapath.conntrack.purge(&[case.packet.source]).unwrap();
         if seen(lab, case) != wanted(&smaller.decide(&case.query), case) {
@@ -133,7 +140,9 @@ fn compare(seed: u64) {
                 let smallest = shrink(&mut lab, &state, &case);
                 let mut text =
                     format!("seed {seed:#x}: kernel {kernel:?}, engine {engine:?}\n{:?}\n", case.query);
-                for (plane, entries) in [("admin", &smallest.admin), ("", &smallest.entries)] {
+                for (plane, entries) in
+                    [("admin", &smallest.admin), ("", &smallest.entries), ("staged", &smallest.staged)]
+                {
                     for (key, entry) in entries {
                         text.push_str(&format!("  {plane} {key:?} {entry:?}\n"));
                     }
