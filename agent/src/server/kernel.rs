@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use axum::extract::{Query, State};
 use serde::Deserialize;
-use sluice_client::model::{ConntrackRow, Endpoint, EndpointCounter, IpcacheRow, MapStatus, PolicyMapEntry};
+use sluice_client::model::{
+    ConntrackRow, Endpoint, EndpointCounter, IpcacheRow, MapPlane, MapStatus, PolicyMapEntry,
+};
 use sluice_ebpf_common::{ConntrackFlags, CounterKey, Counters, map_name};
 use sluice_ebpf_loader::conntrack::{self as ct, Connection};
 use sluice_ebpf_loader::{LoaderError, Sizes};
-use sluice_policy::map_state::{Entry, EntryVerdict, Key, L4Match};
+use sluice_policy::map_state::{Entry, EntryVerdict, Key, L4Match, Plane};
 use sluice_types::{Direction, DropReason, EndpointId, Identity, Protocol, RuleId};
 
 use super::endpoint_id;
@@ -119,13 +121,15 @@ pub(super) async fn policy(
         Ok(tables)
     })
     .await?;
-    let rows = tables
-        .iter()
-        .flat_map(|(id, state)| state.entries.iter().map(|(key, entry)| policy_row(*id, key, entry, &names)));
+    let rows = tables.iter().flat_map(|(id, state)| state.iter().map(|entry| policy_row(*id, entry, &names)));
     Ok(Json(rows.collect()))
 }
 
-fn policy_row(endpoint: EndpointId, key: &Key, entry: &Entry, names: &Names) -> PolicyMapEntry {
+fn policy_row(
+    endpoint: EndpointId,
+    (plane, key, entry): (Plane, &Key, &Entry),
+    names: &Names,
+) -> PolicyMapEntry {
     let identity = key.peer.unwrap_or(Identity::UNKNOWN);
     let (verdict, proxy_port) = match entry.verdict {
         EntryVerdict::Allow => ("Allow", 0),
@@ -135,6 +139,11 @@ fn policy_row(endpoint: EndpointId, key: &Key, entry: &Entry, names: &Names) -> 
     };
     PolicyMapEntry {
         endpoint,
+        plane: match plane {
+            Plane::Admin => MapPlane::Admin,
+            Plane::Normal => MapPlane::Normal,
+            Plane::Staged => MapPlane::Audit,
+        },
         verdict: verdict.to_owned(),
         direction: key.direction,
         identity,

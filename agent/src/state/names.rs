@@ -44,8 +44,7 @@ impl NamesCache {
     /// The rules of a policy can be reported from now on.
     pub(super) fn policy(&mut self, policy: &EndpointPolicy, repository: &Repository) {
         let mut last = RuleId::NONE;
-        let tables = &policy.map_state;
-        for rule in tables.admin.values().chain(tables.entries.values()).map(|entry| entry.rule) {
+        for rule in policy.map_state.iter().map(|(_, _, entry)| entry.rule) {
             if rule == last || rule == RuleId::NONE || self.names.rules.contains_key(&rule) {
                 continue;
             }
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_of_both_planes_have_names() {
+    fn rules_of_all_planes_have_names() {
         let config = Config { admin_tiers: true, ..Config::default() };
         let mut repository = Repository::new(config.clone());
         for text in [
@@ -85,6 +84,8 @@ mod tests {
              {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}}",
             "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: n}, spec: {podSelector: {}, \
              ingress: [{from: [{podSelector: {}}]}]}}",
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: tried, annotations: \
+             {sluice.dev/audit: 'true'}}, spec: {podSelector: {}, ingress: [{ports: [{port: 80}]}]}}",
         ] {
             let object = sluice_api::read_manifests(text).remove(0).content.unwrap();
             let (policy, rules) = parse::object(&object, &config).unwrap();
@@ -101,6 +102,6 @@ mod tests {
         let names = names.publish().unwrap();
         let mut policies: Vec<&str> = names.rules.values().map(|origin| origin.policy.as_str()).collect();
         policies.sort_unstable();
-        assert_eq!(policies, ["kcnp/a", "knp/default/n"]);
+        assert_eq!(policies, ["kcnp/a", "knp/default/n", "knp/default/tried"]);
     }
 }

@@ -361,12 +361,28 @@ pub struct PolicyApplied {
     pub revision: u64,
 }
 
+/// The part of a policy map that an entry belongs to, in the order in which they are asked.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MapPlane {
+    /// The administrators' policies of the admin tier.
+    Admin,
+    /// What is enforced.
+    #[default]
+    Normal,
+    /// What would be enforced if the policies in audit mode were; only reported.
+    Audit,
+}
+
 /// One row of an endpoint's policy map.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PolicyMapEntry {
     /// The endpoint.
     pub endpoint: EndpointId,
-    /// `Allow`, `Deny` or `Redirect`.
+    /// The part of the map.
+    #[serde(default)]
+    pub plane: MapPlane,
+    /// `Allow`, `Deny`, `Redirect`, or, in the admin plane, `Pass`.
     pub verdict: String,
     /// Direction.
     pub direction: Direction,

@@ -223,10 +223,8 @@ const fn bounds(protocol: Protocol) -> (u16, u16) {
 /// Everything by which one of the sides tells ports apart.
 fn matches<'a>(sides: &[Side<'a>]) -> impl Iterator<Item = &'a L4Match> {
     sides.iter().flat_map(|(policy, direction, peer)| {
-        let tables = &policy.map_state;
         let requests = policy.requests.iter().map(|(key, _)| key);
-        let keys =
-            tables.admin.keys().chain(tables.entries.keys()).chain(tables.staged.keys()).chain(requests);
+        let keys = policy.map_state.iter().map(|(_, key, _)| key).chain(requests);
         let (direction, peer) = (*direction, *peer);
         keys.filter(move |key| key.direction == direction && key.peer.is_none_or(|own| own == peer))
             .map(|key| &key.l4)

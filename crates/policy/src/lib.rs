@@ -23,7 +23,7 @@ pub mod services;
 
 pub use config::{Config, Enforcement, Proxies};
 pub use explain::{Asked, Explanation, NearMiss, Obstacle, Outcome};
-pub use map_state::{Decision, Entry, EntryVerdict, Key, L4Match, MapState, MatchType, Query};
+pub use map_state::{Decision, Entry, EntryVerdict, Key, L4Match, MapState, MatchType, Plane, Query};
 pub use parse::{ParseError, Reason};
 pub use referents::{Backend, CidrGroup, Membership, Service, ServiceName, ServicePort};
 pub use repository::{Changed, DirectionState, EndpointPolicy, PolicyView, Repository, SelectorView};

@@ -126,6 +126,17 @@ pub struct MapState {
     pub audit_egress: bool,
 }
 
+/// A part of a decision table. In the order in which they are asked.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Plane {
+    /// [`MapState::admin`].
+    Admin,
+    /// [`MapState::entries`].
+    Normal,
+    /// [`MapState::staged`].
+    Staged,
+}
+
 /// What is known about a packet when its policy is asked.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Query {
@@ -256,6 +267,15 @@ impl MapState {
             }
             Verdict::Allow | Verdict::Redirect(_) => None,
         }
+    }
+
+    /// Every entry with its plane and key.
+    pub fn iter(&self) -> impl Iterator<Item = (Plane, &Key, &Entry)> {
+        let planes =
+            [(Plane::Admin, &self.admin), (Plane::Normal, &self.entries), (Plane::Staged, &self.staged)];
+        planes
+            .into_iter()
+            .flat_map(|(plane, entries)| entries.iter().map(move |(key, entry)| (plane, key, entry)))
     }
 
     /// Whether policies in audit mode are asked about what passes in `direction`.

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use sluice_client::model::{EndpointOptions, Toggle};
 use sluice_types::{Identity, Verdict};
 
 use super::rig::*;
-use crate::event::Answer;
+use crate::event::{Answer, Request};
 
 #[test]
 fn a_new_peer_is_in_the_policies_before_its_address_is_known() {
@@ -26,7 +27,7 @@ fn a_peer_that_is_gone_leaves_the_policies_after_the_ipcache() {
     rig.manifests(&allow("p", "web", &from_pods("client")));
     rig.running("client", "client");
     let entries = rig.endpoint(web.id).policy_entries;
-    rig.ask(crate::event::Request::DeleteAttachment(owner("client"))).unwrap();
+    rig.ask(Request::DeleteAttachment(owner("client"))).unwrap();
     rig.world.log.clear();
     rig.wait(Duration::from_secs(4));
     assert_eq!(rig.endpoint(web.id).policy_entries, entries, "within the grace nothing changes");
@@ -154,7 +155,7 @@ fn a_pods_address_is_the_pod_even_if_a_policy_names_it() {
     rig.manifests(&allow("p", "web", "fromCIDR: [10.0.0.2/32, 192.168.0.1/32]"));
     assert_eq!(rig.world.ipcache[&"10.0.0.2/32".parse().unwrap()].identity, web.identity.as_u32());
     assert_eq!(rig.world.ipcache[&"192.168.0.1/32".parse().unwrap()].identity, Identity::HOST.as_u32());
-    rig.ask(crate::event::Request::DeleteAttachment(owner("web"))).unwrap();
+    rig.ask(Request::DeleteAttachment(owner("web"))).unwrap();
     let entry = rig.world.ipcache[&"10.0.0.2/32".parse().unwrap()];
     assert!(entry.identity >= Identity::LOCAL_MIN.as_u32(), "now the prefix is what is left");
 }
@@ -216,4 +217,29 @@ fn two_protocols_on_one_port_are_told_with_both_policies() {
             "ingress[0]: its port is read as Kafka here and as HTTP by cnp/shop/p ingress[0]; what both name is closed"
         ]
     );
+}
+
+/// What its pods are denied passes and is reported as long as the namespace says so; an endpoint's own option counts
+/// before that.
+#[test]
+fn a_namespace_puts_its_pods_into_audit_mode() {
+    let mut rig = Rig::new();
+    let web = rig.running("web", "web");
+    rig.manifests(&allow("p", "web", &from_pods("client")));
+    assert!(matches!(rig.world.ingress(web.id, "192.0.2.1", 80), Verdict::Deny(_)));
+    let namespace = |audit: &str| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, annotations: {{sluice.dev/audit: '{audit}'}}}}\n"
+        )
+    };
+    rig.manifests(&namespace("true"));
+    assert!(matches!(rig.world.ingress(web.id, "192.0.2.1", 80), Verdict::Audit(_)));
+    assert_eq!(rig.endpoint(web.id).options.policy_audit_mode, Some(Toggle::Enabled));
+    let options = EndpointOptions { policy_audit_mode: Some(Toggle::Disabled) };
+    rig.ask(Request::Configure(web.id, options)).unwrap();
+    assert!(matches!(rig.world.ingress(web.id, "192.0.2.1", 80), Verdict::Deny(_)));
+    let api = rig.running("api", "web");
+    assert!(matches!(rig.world.ingress(api.id, "192.0.2.1", 80), Verdict::Audit(_)));
+    rig.remove(&namespace("true"));
+    assert!(matches!(rig.world.ingress(api.id, "192.0.2.1", 80), Verdict::Deny(_)));
 }

@@ -1,6 +1,6 @@
 //! `sluice bpf`: the kernel's tables, as the agent reads them.
 
-use sluice_client::model::{ConntrackRow, IpcacheRow, PolicyMapEntry};
+use sluice_client::model::{ConntrackRow, IpcacheRow, MapPlane, PolicyMapEntry};
 use sluice_client::{Client, path};
 use sluice_types::Identity;
 
@@ -43,7 +43,7 @@ fn policy(
     let mut entries: Vec<PolicyMapEntry> = client.fetch(&query)?;
     // What decides first stands first.
     entries.sort_by_key(|entry| {
-        (entry.endpoint, entry.direction, std::cmp::Reverse(entry.precedence), entry.identity)
+        (entry.endpoint, entry.direction, entry.plane, std::cmp::Reverse(entry.precedence), entry.identity)
     });
     output.print(format, &entries, |output| policy_table(&entries, wanted.is_none(), numeric, output))
 }
@@ -56,8 +56,13 @@ fn policy_table(entries: &[PolicyMapEntry], all: bool, numeric: bool, output: &O
     }
     let mut table = Table::new(&header);
     for entry in entries {
-        let verdict =
-            if entry.verdict == "Deny" { output.bad(&entry.verdict) } else { output.good(&entry.verdict) };
+        let verdict = match entry.plane {
+            MapPlane::Normal => entry.verdict.clone(),
+            MapPlane::Admin => format!("{} (admin)", entry.verdict),
+            MapPlane::Audit => format!("{} (audit)", entry.verdict),
+        };
+        let is_bad = entry.verdict == "Deny" && entry.plane != MapPlane::Audit;
+        let verdict = if is_bad { output.bad(&verdict) } else { output.good(&verdict) };
         let direction = match entry.direction {
             sluice_types::Direction::Ingress => "Ingress",
             sluice_types::Direction::Egress => "Egress",
