@@ -74,6 +74,8 @@ pub(crate) enum Request {
     EndpointLog(EndpointId),
     /// All identities in use.
     Identities,
+    /// What policies can be about, as users write it.
+    Objects,
     /// All policies.
     Policies,
     /// How full the maps are that the state fills.
@@ -91,6 +93,7 @@ pub(crate) enum Answer {
     Gc(CniGcResult),
     Identities(Vec<IdentityInfo>),
     Policies(Vec<PolicyInfo>),
+    Objects(Vec<serde_json::Value>),
     Applied(PolicyApplied),
     Status(Box<Status>),
     MapLevels { addresses4: usize, addresses6: usize, prefixes4: usize, prefixes6: usize },

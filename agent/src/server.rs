@@ -49,6 +49,7 @@ fn router(agent: Agent) -> Router {
         .route(path::ATTACHMENT, delete(detach))
         .route(path::CNI_GC, post(collect))
         .route(path::IDENTITIES, get(identities))
+        .route(path::OBJECTS, get(objects))
         .route(path::POLICIES, get(policies::list))
         .route(path::POLICY_APPLY, post(policies::apply))
         .route(path::POLICY, delete(policies::remove))
@@ -60,6 +61,11 @@ fn router(agent: Agent) -> Router {
         .method_not_allowed_fallback(error::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(agent)
+}
+
+async fn objects(State(agent): State<Agent>) -> Result<Json<Vec<serde_json::Value>>, ApiError> {
+    let Answer::Objects(objects) = agent.ask(Request::Objects).await? else { return Err(unexpected()) };
+    Ok(Json(objects))
 }
 
 async fn status(State(agent): State<Agent>) -> Result<Json<Status>, ApiError> {

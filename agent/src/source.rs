@@ -55,11 +55,11 @@ pub(crate) enum Object {
     /// A policy.
     Policy(PolicyObject),
     /// A Service.
-    Service(DeclaredService),
-    /// Some of the addresses behind a Service, with namespace and name.
-    EndpointSlice(ObjectName, Slice),
-    /// Prefixes, with the group's name.
-    CidrGroup(String, CidrGroup),
+    Service(ServiceObject),
+    /// Some of the addresses behind a Service.
+    EndpointSlice(SliceObject),
+    /// Prefixes.
+    CidrGroup(GroupObject),
 }
 
 impl Object {
@@ -70,9 +70,9 @@ impl Object {
             Self::Pod(pod) => ObjectKey::Pod(pod.namespace.clone(), pod.name.clone()),
             Self::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
             Self::Policy(policy) => ObjectKey::Policy(policy.reference.clone()),
-            Self::Service(service) => ObjectKey::Service(service.name.clone()),
-            Self::EndpointSlice(name, _) => ObjectKey::EndpointSlice(name.clone()),
-            Self::CidrGroup(name, _) => ObjectKey::CidrGroup(name.clone()),
+            Self::Service(service) => ObjectKey::Service(service.declared.name.clone()),
+            Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.name.clone()),
+            Self::CidrGroup(group) => ObjectKey::CidrGroup(group.name.clone()),
         }
     }
 }
@@ -92,6 +92,8 @@ pub(crate) struct PodObject {
     pub service_account: String,
     /// The names of its ports.
     pub ports: Vec<NamedPort>,
+    /// As users write it.
+    pub object: serde_json::Value,
 }
 
 /// What matters of a namespace.
@@ -103,6 +105,39 @@ pub(crate) struct NamespaceObject {
     pub labels: BTreeMap<String, String>,
     /// Its pods are in audit mode.
     pub audit: bool,
+    /// As users write it.
+    pub object: serde_json::Value,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct ServiceObject {
+    /// What its author says of it.
+    pub declared: DeclaredService,
+    /// As users write it.
+    pub object: serde_json::Value,
+}
+
+/// Some of the addresses behind a Service.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct SliceObject {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// What is in it.
+    pub slice: Slice,
+    /// As users write it.
+    pub object: serde_json::Value,
+}
+
+/// A group of prefixes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct GroupObject {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    pub group: CidrGroup,
+    /// As users write it.
+    pub object: serde_json::Value,
 }
 
 /// A policy that passed every check.

@@ -3,7 +3,9 @@
 use sluice_api as api;
 use sluice_policy::{ParseError, PolicyKind, PolicyRef, Rule, ServiceName, parse};
 
-use super::{NamespaceObject, Object, ObjectKey, PodObject, PolicyObject};
+use super::{
+    GroupObject, NamespaceObject, Object, ObjectKey, PodObject, PolicyObject, ServiceObject, SliceObject,
+};
 
 const DEFAULT: &str = "default";
 /// How many errors of one document are shown.
@@ -63,11 +65,12 @@ fn meaning(
         Object::Policy(PolicyObject { reference, rules, object: json.clone(), origin: origin.to_owned() })
     };
     Ok(Some(match object {
-        api::Object::Pod(pod) => Object::Pod(pod_object(pod)),
+        api::Object::Pod(pod) => Object::Pod(pod_object(pod, json.clone())),
         api::Object::Namespace(namespace) => {
             let labels = namespace.metadata.labels.clone().unwrap_or_default();
             let audit = parse::namespace_audit(namespace)?;
-            Object::Namespace(NamespaceObject { name: namespace.metadata.name.clone(), labels, audit })
+            let (name, object) = (namespace.metadata.name.clone(), json.clone());
+            Object::Namespace(NamespaceObject { name, labels, audit, object })
         }
         api::Object::CiliumNetworkPolicy(own) => {
             policy((&**own).into(), parse::cilium_network_policy(own, config)?)
@@ -79,14 +82,17 @@ fn meaning(
         api::Object::ClusterNetworkPolicy(own) => {
             policy((&**own).into(), parse::cluster_network_policy(own, config)?)
         }
-        api::Object::Service(service) => Object::Service(parse::service(service)?),
-        api::Object::EndpointSlice(slice) => {
-            let content = parse::endpoint_slice(slice)?;
-            Object::EndpointSlice((namespace_of(&slice.metadata), slice.metadata.name.clone()), content)
+        api::Object::Service(service) => {
+            Object::Service(ServiceObject { declared: parse::service(service)?, object: json.clone() })
         }
-        api::Object::CiliumCidrGroup(group) => {
-            let content = parse::cidr_group(group)?;
-            Object::CidrGroup(group.metadata.name.clone(), content)
+        api::Object::EndpointSlice(own) => {
+            let (slice, name) = (parse::endpoint_slice(own)?, own.metadata.name.clone());
+            let name = (namespace_of(&own.metadata), name);
+            Object::EndpointSlice(SliceObject { name, slice, object: json.clone() })
+        }
+        api::Object::CiliumCidrGroup(own) => {
+            let (group, name) = (parse::cidr_group(own)?, own.metadata.name.clone());
+            Object::CidrGroup(GroupObject { name, group, object: json.clone() })
         }
         api::Object::Node(_) | api::Object::Secret(_) | api::Object::Ignored => return Ok(None),
     }))
@@ -162,7 +168,7 @@ fn all(errors: &[ParseError], manifest: &api::Manifest) -> String {
     texts.join("; ")
 }
 
-fn pod_object(pod: &api::Pod) -> PodObject {
+fn pod_object(pod: &api::Pod, object: serde_json::Value) -> PodObject {
     let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     PodObject {
         namespace: namespace_of(&pod.metadata),
@@ -171,6 +177,7 @@ fn pod_object(pod: &api::Pod) -> PodObject {
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         service_account: named(&pod.spec.service_account_name).unwrap_or_else(|| DEFAULT.to_owned()),
         ports: parse::named_ports(&pod.spec),
+        object,
     }
 }
 

@@ -21,11 +21,20 @@ pub(crate) struct Objects {
     pub(super) pods: BTreeMap<(String, String), PodObject>,
     pub(super) namespaces: BTreeMap<String, NamespaceObject>,
     pub(super) policies: BTreeMap<PolicyRef, PolicyObject>,
+    /// Services, their slices and groups of prefixes as users write them; what they mean the engine knows.
+    referents: BTreeMap<ObjectKey, serde_json::Value>,
     pub(super) refused: BTreeMap<ObjectKey, RefusedObject>,
     pub(super) problems: Vec<Problem>,
 }
 
 impl Objects {
+    /// What policies can be about, as users write it: pods, namespaces, Services with their slices, groups of prefixes.
+    pub(super) fn manifests(&self) -> Vec<serde_json::Value> {
+        let namespaces = self.namespaces.values().map(|namespace| &namespace.object);
+        let pods = self.pods.values().map(|pod| &pod.object);
+        namespaces.chain(pods).chain(self.referents.values()).cloned().collect()
+    }
+
     /// The labels of a pod's identity.
     pub(super) fn labels_of(&self, pod: &PodObject, cluster: &str) -> Labels {
         let none = BTreeMap::new();
@@ -65,6 +74,7 @@ impl State {
     }
 
     fn set_object(&mut self, object: Object, pods: &mut Vec<(String, String)>) {
+        let key = object.key();
         match object {
             Object::Pod(pod) => {
                 let key = (pod.namespace.clone(), pod.name.clone());
@@ -86,10 +96,17 @@ impl State {
                 }
                 self.objects.policies.insert(policy.reference.clone(), policy);
             }
-            Object::Service(service) => self.touched.extend(self.services.set_service(service)),
-            Object::EndpointSlice(name, slice) => self.touched.extend(self.services.set_slice(name, slice)),
-            Object::CidrGroup(name, group) => {
-                let changed = self.repository.set_cidr_group(&name, group);
+            Object::Service(service) => {
+                self.objects.referents.insert(key, service.object);
+                self.touched.extend(self.services.set_service(service.declared));
+            }
+            Object::EndpointSlice(own) => {
+                self.objects.referents.insert(key, own.object);
+                self.touched.extend(self.services.set_slice(own.name, own.slice));
+            }
+            Object::CidrGroup(own) => {
+                self.objects.referents.insert(key, own.object);
+                let changed = self.repository.set_cidr_group(&own.name, own.group);
                 self.are_prefixes_stale |= !changed.is_empty();
                 self.changed.merge(changed);
             }
@@ -97,6 +114,7 @@ impl State {
     }
 
     fn remove_object(&mut self, key: ObjectKey, pods: &mut Vec<(String, String)>) {
+        self.objects.referents.remove(&key);
         match key {
             // Its endpoint keeps the last labels: the containers run until the runtime deletes them.
             ObjectKey::Pod(namespace, name) => {

@@ -45,6 +45,7 @@ impl State {
             }
             Request::EndpointLog(id) => self.known(id).map(|endpoint| Answer::EndpointLog(endpoint.log())),
             Request::Identities => Ok(Answer::Identities(self.identity_infos())),
+            Request::Objects => Ok(Answer::Objects(self.objects.manifests())),
             Request::Policies => Ok(Answer::Policies(self.policy_infos())),
             Request::MapLevels => Ok(self.ipcache.levels()),
         };

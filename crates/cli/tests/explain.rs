@@ -15,16 +15,36 @@ mod tests {
         "rules": 1, "endpoints": [1], "object": {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
         "metadata": {"name": "db", "namespace": "shop"}, "spec": {"endpointSelector": {"matchLabels": {"app": "db"}},
         "ingress": [{"fromEndpoints": [{"matchLabels": {"app": "web"}}],
-                     "toPorts": [{"ports": [{"port": "5432", "protocol": "TCP"}]}]}]}}}]"#;
+                     "toPorts": [{"ports": [{"port": "5432", "protocol": "TCP"}]}]}]}}},
+        {"kind": "CiliumNetworkPolicy", "namespace": "shop", "name": "job", "origin": "job.yaml:1",
+        "rules": 1, "endpoints": [3], "object": {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "job", "namespace": "shop"}, "spec": {"endpointSelector": {"matchLabels": {"app": "job"}},
+        "egress": [{"toServices": [{"k8sService": {"serviceName": "front", "namespace": "shop"}}],
+                    "toPorts": [{"ports": [{"port": "http", "protocol": "TCP"}]}]},
+                   {"toCIDRSet": [{"cidrGroupRef": "partners"}]}]}}}]"#;
+    /// What policies are about. One pod has no endpoint, and so is not there.
+    const OBJECTS: &str = r#"[
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop", "labels": {"app": "web"}},
+         "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "late", "namespace": "shop", "labels": {"app": "web"}}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front", "namespace": "shop"},
+         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}},
+        {"apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": "partners"},
+         "spec": {"externalCIDRs": ["198.51.100.0/24"]}}]"#;
     const IPCACHE: &str = r#"[
         {"prefix": "192.0.2.9/32", "identity": 16777220, "labels": ["cidr:192.0.2.9/32", "reserved:world"], "endpoint": 0},
-        {"prefix": "10.244.1.7/32", "identity": 300, "labels": ["k8s:app=web", "k8s:io.cilium.k8s.policy.cluster=east", "k8s:io.kubernetes.pod.namespace=shop"], "endpoint": 0},
+        {"prefix": "10.244.1.7/32", "identity": 300, "labels": ["k8s:app=web", "k8s:io.cilium.k8s.policy.cluster=east",
+            "k8s:io.cilium.k8s.policy.serviceaccount=default", "k8s:io.kubernetes.pod.namespace=shop",
+            "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop"], "endpoint": 0},
         {"prefix": "10.244.0.0/16", "identity": 2, "labels": ["reserved:world"], "endpoint": 0}]"#;
 
     fn endpoint(id: u16, name: &str) -> String {
         format!(
             r#"{{"id": {id}, "state": "ready", "ingress": "Enabled", "egress": "Disabled", "identity": {identity},
-            "labels": ["k8s:app={name}", "k8s:io.cilium.k8s.policy.cluster=east", "k8s:io.kubernetes.pod.namespace=shop"],
+            "labels": ["k8s:app={name}", "k8s:io.cilium.k8s.policy.cluster=east",
+            "k8s:io.cilium.k8s.policy.serviceaccount=default", "k8s:io.kubernetes.pod.namespace=shop",
+            "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=shop"],
             "attachment": {{"container_id": "c{id}", "ifname": "eth0", "netns": "/run/netns/x", "pod_namespace": "shop",
               "pod_name": "{name}", "pod_uid": "u", "host_ifname": "slu{id}", "host_ifindex": 1,
               "mac": "02:00:00:00:00:01", "host_mac": "02:00:00:00:00:02", "ipv4": "10.244.0.{id}", "ipv6": null,
@@ -32,6 +52,11 @@ mod tests {
             "realized_revision": 2, "wanted_revision": 2, "policy_entries": 1, "options": {{}}}}"#,
             identity = 256 + id
         )
+    }
+
+    /// The same endpoint, in audit mode by its own option.
+    fn audited(endpoint: String) -> String {
+        endpoint.replace(r#""options": {}"#, r#""options": {"PolicyAuditMode": "Enabled"}"#)
     }
 
     /// A packet from one pod to another that no rule allowed.
@@ -52,7 +77,10 @@ mod tests {
         let body = match question {
             "GET /v1/status" => STATUS.to_owned(),
             "GET /v1/policies" => POLICIES.to_owned(),
-            "GET /v1/endpoints" => format!("[{}, {}]", endpoint(1, "db"), endpoint(2, "web")),
+            "GET /v1/endpoints" => {
+                format!("[{}, {}, {}]", endpoint(1, "db"), endpoint(2, "web"), audited(endpoint(3, "job")))
+            }
+            "GET /v1/objects" => OBJECTS.to_owned(),
             "GET /v1/bpf/ipcache" => IPCACHE.to_owned(),
             "GET /v1/monitor?last=4096&follow=false" => [
                 flow(255, "web", 1, "DROPPED"),
@@ -95,10 +123,28 @@ mod tests {
             ("192.0.2.9", "shop/db", "5432", 1),
             ("shop/web", "192.0.2.9", "443", 0),
             ("shop/nobody", "shop/db", "1", 5),
+            ("shop/web", "shop/late", "1", 5),
         ];
         for (src, dst, port, code) in cases {
             let output = run(&agent, &["policy", "trace", "--src", src, "--dst", dst, "--dport", port]);
             assert_eq!(output.status.code(), Some(code), "{src} {dst} {port}\n{}", text(&output));
+        }
+    }
+
+    /// Services, groups of prefixes, names of ports and audit mode are as the agent knows them.
+    #[test]
+    fn what_policies_are_about_is_asked_too() {
+        let agent = agent();
+        for (dst, port, word) in [
+            ("svc:shop/front", "80", "allow"),
+            ("shop/web", "http", "allow"),
+            ("shop/web", "8081", "audit"),
+            ("198.51.100.7", "443", "allow"),
+            ("198.51.101.7", "443", "audit"),
+        ] {
+            let output =
+                run(&agent, &["policy", "trace", "--src", "shop/job", "--dst", dst, "--dport", port]);
+            assert!(text(&output).contains(&format!("\n{word}: ")), "{dst} {port}\n{}", text(&output));
         }
     }
 

@@ -32,6 +32,8 @@ pub const ATTACHMENT: &str = "/v1/attachments/{container_id}/{ifname}";
 pub const CNI_GC: &str = "/v1/cni/gc";
 /// `GET`: list of [`crate::model::IdentityInfo`].
 pub const IDENTITIES: &str = "/v1/identities";
+/// `GET`: what policies can be about, as users write it: Namespaces, Pods, Services, EndpointSlices, CiliumCIDRGroups.
+pub const OBJECTS: &str = "/v1/objects";
 /// `GET`: list of [`crate::model::PolicyInfo`].
 pub const POLICIES: &str = "/v1/policies";
 /// `POST` [`crate::model::PolicyDocument`] → [`crate::model::PolicyApplied`]: applies manifests and keeps them.

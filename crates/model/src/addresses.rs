@@ -162,8 +162,10 @@ impl Cluster {
                 labels: known.labels.clone(),
                 named_ports: known.participant.ports.clone(),
                 services: self.repository.memberships(&known.addresses),
-                audit: self.config.audit
-                    || known.labels.value(&Source::K8s, NAMESPACE).is_some_and(is_audited),
+                audit: known.participant.audit.unwrap_or_else(|| {
+                    let namespace = known.labels.value(&Source::K8s, NAMESPACE);
+                    self.config.audit || namespace.is_some_and(is_audited)
+                }),
             });
         }
     }

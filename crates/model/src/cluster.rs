@@ -160,6 +160,14 @@ impl Cluster {
         self.is_settled = false;
     }
 
+    /// Says that somebody is in audit mode, or is not whatever its namespace and the cluster say.
+    pub fn set_audit(&mut self, name: &str, audit: bool) {
+        if let Some(participant) = self.participants.get_mut(name) {
+            participant.audit = Some(audit);
+            self.is_settled = false;
+        }
+    }
+
     /// Everybody, by name.
     pub fn participants(&self) -> impl Iterator<Item = &Participant> {
         self.participants.values()

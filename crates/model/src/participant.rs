@@ -49,6 +49,8 @@ pub struct Participant {
     pub ports: Vec<NamedPort>,
     /// Further reserved labels, as the API server's address has one.
     pub also: Vec<String>,
+    /// Whether it is in audit mode by itself; what its namespace and the cluster say does not count then.
+    pub audit: Option<bool>,
 }
 
 impl Who {
@@ -70,6 +72,7 @@ impl Participant {
             names: Vec::new(),
             ports: Vec::new(),
             also: Vec::new(),
+            audit: None,
         }
     }
 

@@ -1,29 +1,23 @@
-//! The cluster as a running agent sees it: its policies, endpoints, addresses and settings.
-//!
-//! The agent tells nothing of Services, groups of prefixes and names of ports. Policies that use them are named on
-//! standard error: an answer may then miss what they allow.
+//! The cluster as a running agent sees it: its policies, endpoints, what these are about, addresses and settings.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use sluice_api::read_manifests;
-use sluice_client::model::{Endpoint, IpcacheRow, PolicyInfo, Status};
+use sluice_client::model::{Endpoint, IpcacheRow, PolicyInfo, Status, Toggle};
 use sluice_client::{Client, path};
 use sluice_model::{Cluster, Participant, Who};
 use sluice_policy::labels::CLUSTER;
 use sluice_types::{Identity, Source};
 
 use super::{Stage, config};
-use crate::args::{Color, Scene};
+use crate::args::Scene;
 use crate::documents::{self, Document};
 use crate::failure::Failure;
-use crate::output::Output;
 use crate::policy_name::PolicyName;
-
-/// Fields whose meaning the agent does not tell.
-const UNTOLD: [&str; 4] = ["toServices", "cidrGroupRef", "cidrGroupSelector", "service"];
 
 /// Asks the agent for everything and puts it together.
 pub(super) fn build(scene: &Scene, client: &Client) -> Result<Stage, Failure> {
@@ -31,6 +25,7 @@ pub(super) fn build(scene: &Scene, client: &Client) -> Result<Stage, Failure> {
     let policies: Vec<PolicyInfo> = client.fetch(path::POLICIES)?;
     let endpoints: Vec<Endpoint> = client.fetch(path::ENDPOINTS)?;
     let addresses: Vec<IpcacheRow> = client.fetch(path::BPF_IPCACHE)?;
+    let objects: Vec<Value> = client.fetch(path::OBJECTS)?;
     let enforcement = scene.enforcement.as_deref().unwrap_or(&status.enforcement);
     let mut config = config(enforcement, scene.audit || status.audit);
     let mut names = endpoints.iter().filter_map(|endpoint| endpoint.labels.value(&Source::K8s, CLUSTER));
@@ -41,15 +36,12 @@ pub(super) fn build(scene: &Scene, client: &Client) -> Result<Stage, Failure> {
     let documents = policies.iter().map(document).collect::<Result<Vec<_>, _>>()?;
     let documents: Vec<Document> = documents.into_iter().flatten().collect();
     documents::apply_all(&documents, &mut cluster)?;
-    for endpoint in &endpoints {
-        cluster.add(pod(endpoint));
-    }
+    add_objects(&objects, &endpoints, &mut cluster)?;
     for row in addresses.iter().filter(|row| row.endpoint == 0) {
         if let Some(participant) = elsewhere(row) {
             cluster.add(participant);
         }
     }
-    tell_blind_spots(&policies);
     Ok(Stage { documents, cluster })
 }
 
@@ -68,18 +60,58 @@ fn shown_name(policy: &PolicyInfo) -> String {
         .map_or_else(|_| format!("{}/{}", policy.kind, policy.name), |name| name.to_string())
 }
 
-fn pod(endpoint: &Endpoint) -> Participant {
-    let attachment = &endpoint.attachment;
-    let name = match (&attachment.pod_namespace, &attachment.pod_name) {
+/// Adds the endpoints, with what their pods' manifests say where there are any, and what policies refer to. Pods without
+/// an endpoint are not there for the agent either.
+fn add_objects(objects: &[Value], endpoints: &[Endpoint], cluster: &mut Cluster) -> Result<(), Failure> {
+    let mut without: BTreeMap<String, &Endpoint> = endpoints.iter().map(|own| (name_of(own), own)).collect();
+    for object in objects {
+        let mut object = object.clone();
+        if object["kind"] == "Pod" {
+            let metadata = &object["metadata"];
+            let namespace = metadata["namespace"].as_str().filter(|own| !own.is_empty()).unwrap_or("default");
+            let name = format!("{namespace}/{}", metadata["name"].as_str().unwrap_or_default());
+            let Some(endpoint) = without.remove(&name) else { continue };
+            let addresses: Vec<Value> = addresses_of(endpoint).map(|own| json!({ "ip": own })).collect();
+            object["status"] = json!({ "podIPs": addresses });
+        }
+        apply(&object, cluster)?;
+    }
+    for (name, endpoint) in without {
+        let who = Who::Labelled(endpoint.labels.clone());
+        cluster
+            .add(Participant { addresses: addresses_of(endpoint).collect(), ..Participant::new(name, who) });
+    }
+    for endpoint in endpoints {
+        if let Some(toggle) = endpoint.options.policy_audit_mode {
+            cluster.set_audit(&name_of(endpoint), toggle == Toggle::Enabled);
+        }
+    }
+    Ok(())
+}
+
+fn apply(object: &Value, cluster: &mut Cluster) -> Result<(), Failure> {
+    let name = &object["metadata"]["name"];
+    for manifest in read_manifests(&object.to_string()) {
+        let content =
+            manifest.content.map_err(|error| Failure::error(format!("the agent's {name}: {error}")))?;
+        cluster.apply(&content).map_err(|errors| {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Failure::error(format!("the agent's {name}: {}", errors.join("; ")))
+        })?;
+    }
+    Ok(())
+}
+
+fn name_of(endpoint: &Endpoint) -> String {
+    match (&endpoint.attachment.pod_namespace, &endpoint.attachment.pod_name) {
         (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
         _ => format!("endpoint-{}", endpoint.id),
-    };
-    let ipv4 = attachment.ipv4.map(Into::into);
-    let ipv6 = attachment.ipv6.map(Into::into);
-    Participant {
-        addresses: ipv4.into_iter().chain(ipv6).collect(),
-        ..Participant::new(name, Who::Labelled(endpoint.labels.clone()))
     }
+}
+
+fn addresses_of(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    let ipv4 = endpoint.attachment.ipv4.map(IpAddr::from);
+    ipv4.into_iter().chain(endpoint.attachment.ipv6.map(IpAddr::from))
 }
 
 /// Who has an address that is no pod of this node. Prefixes follow from the policies.
@@ -105,35 +137,4 @@ fn elsewhere(row: &IpcacheRow) -> Option<Participant> {
         Who::Seen(row.labels.clone())
     };
     Some(Participant { addresses: vec![address], ..Participant::new(address.to_string(), who) })
-}
-
-/// Says which policies rest on something that the agent does not tell.
-fn tell_blind_spots(policies: &[PolicyInfo]) {
-    let blind: BTreeSet<String> =
-        policies.iter().filter(|policy| rests_on_untold(&policy.object)).map(shown_name).collect();
-    if blind.is_empty() {
-        return;
-    }
-    let names: Vec<String> = blind.into_iter().collect();
-    let mut stderr = Output::stderr(Color::Auto);
-    let note = stderr.warn("note:");
-    // A note that cannot be printed changes no answer.
-    let _unprinted = std::io::Write::write_fmt(
-        &mut stderr,
-        format_args!(
-            "{note} the agent does not tell about Services, groups of prefixes and names of ports, on which {} may rest\n",
-            names.join(", ")
-        ),
-    );
-}
-
-fn rests_on_untold(object: &Value) -> bool {
-    match object {
-        Value::Object(fields) => fields.iter().any(|(key, value)| {
-            let is_name = key == "port" && value.as_str().is_some_and(|port| port.parse::<u16>().is_err());
-            UNTOLD.contains(&key.as_str()) || is_name || rests_on_untold(value)
-        }),
-        Value::Array(items) => items.iter().any(rests_on_untold),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
 }
