@@ -12,7 +12,7 @@ pub use cast::{
 pub use policies::{ingress, metadata, policies};
 use sluice_api::{
     CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, Metadata, NetworkPolicy,
-    Object, cilium::PolicyRule,
+    Object,
 };
 
 /// The annotation of policies in audit mode.
@@ -54,21 +54,14 @@ impl Policy {
     #[must_use]
     pub fn staged(mut self) -> Self {
         let metadata = match &mut self {
-            Self::Cnp(policy) if !looks_at_requests(policy.spec.as_ref()) => &mut policy.metadata,
-            Self::Ccnp(policy) if !looks_at_requests(policy.spec.as_ref()) => &mut policy.metadata,
+            Self::Cnp(policy) => &mut policy.metadata,
+            Self::Ccnp(policy) => &mut policy.metadata,
             Self::Knp(policy) => &mut policy.metadata,
-            Self::Cnp(_) | Self::Ccnp(_) | Self::Kcnp(_) => return self,
+            Self::Kcnp(_) => return self,
         };
         metadata.annotations = Some([(AUDIT.to_owned(), "true".to_owned())].into());
         self
     }
-}
-
-fn looks_at_requests(rule: Option<&PolicyRule>) -> bool {
-    let ingress = rule.iter().flat_map(|rule| rule.ingress.iter().flatten()).map(|entry| &entry.to_ports);
-    let egress = rule.iter().flat_map(|rule| rule.egress.iter().flatten()).map(|entry| &entry.to_ports);
-    let mut ports = ingress.chain(egress).flat_map(|ports| ports.iter().flatten());
-    ports.any(|ports| ports.rules.is_some() || ports.server_names.is_some())
 }
 
 impl From<Policy> for Object {

@@ -269,6 +269,10 @@ fn passage(sides: &[Side<'_>], protocol: Protocol, port: u16) -> Passage {
             Verdict::Allow => {}
             Verdict::Deny(_) => return Passage::Closed,
             Verdict::Audit(_) => audited = true,
+            // Only policies in audit mode look at the requests.
+            Verdict::Redirect(_) if policy.map_state.enforced(&query).0.verdict == Verdict::Allow => {
+                audited = true;
+            }
             Verdict::Redirect(_) => {
                 let asked = asked(policy, &query);
                 match direction {

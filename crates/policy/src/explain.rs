@@ -92,7 +92,31 @@ impl EndpointPolicy {
         query: &Query,
         asked: Option<Asked<'_>>,
     ) -> (Outcome, Decision, Option<RequestDecision>) {
-        let decision = self.map_state.decide(query);
+        let (decision, is_final) = self.map_state.enforced(query);
+        let (outcome, request) = self.outcome(query, &decision, asked);
+        if is_final || outcome != Outcome::Allow {
+            return (outcome, decision, request);
+        }
+        // It passes. What would be with the policies in audit mode?
+        match (self.map_state.staged(query), asked) {
+            (Some(staged), Some(asked)) if matches!(staged.verdict, Verdict::Redirect(_)) => {
+                let told = self.staged_requests.decide(query, asked.request, asked.secrets);
+                if told.allowed { (outcome, decision, request) } else { (Outcome::Audit, staged, Some(told)) }
+            }
+            (Some(staged), _) if matches!(staged.verdict, Verdict::Audit(_)) => {
+                (Outcome::Audit, staged, None)
+            }
+            (Some(_) | None, _) => (outcome, decision, request),
+        }
+    }
+
+    /// What becomes of traffic about whose packets was decided, without the policies in audit mode.
+    fn outcome(
+        &self,
+        query: &Query,
+        decision: &Decision,
+        asked: Option<Asked<'_>>,
+    ) -> (Outcome, Option<RequestDecision>) {
         let request = match (decision.verdict, asked) {
             (Verdict::Redirect(_), Some(asked)) => {
                 Some(self.requests.decide(query, asked.request, asked.secrets))
@@ -109,7 +133,7 @@ impl EndpointPolicy {
             (Verdict::Redirect(_), Some(_)) if audit => Outcome::Audit,
             (Verdict::Redirect(_), Some(_)) => Outcome::Refuse,
         };
-        (outcome, decision, request)
+        (outcome, request)
     }
 }
 

@@ -114,7 +114,8 @@ pub struct MapState {
     /// not hide what others say at the same key.
     pub admin: BTreeMap<Key, Entry>,
     /// The staged plane: what `entries` would be if the policies in audit mode were enforced. What the entries let
-    /// pass and this plane denies passes and is reported. Only of the directions that are staged.
+    /// pass and this plane denies passes and is reported; what it would hand to a proxy is handed to it, which lets
+    /// all requests pass and reports. Only of the directions that are staged.
     pub staged: BTreeMap<Key, Entry>,
     /// Ingress has a staged plane.
     pub staged_ingress: bool,
@@ -218,24 +219,32 @@ impl MapState {
     /// direction looks at ports anywhere, as the kernel does, which cannot know whether that entry would match.
     #[must_use]
     pub fn decide(&self, query: &Query) -> Decision {
+        let (decision, is_final) = self.enforced(query);
+        match decision.verdict {
+            Verdict::Allow if !is_final => self.staged(query).unwrap_or(decision),
+            Verdict::Allow | Verdict::Audit(_) | Verdict::Deny(_) | Verdict::Redirect(_) => decision,
+        }
+    }
+
+    /// Decides without the policies in audit mode, and says whether those have no part in it, because an administrator
+    /// decided before everybody else or because there are none.
+    #[must_use]
+    pub fn enforced(&self, query: &Query) -> (Decision, bool) {
         let port = match query.port {
             Some(port) => port,
             None if looks_at_ports(self.admin.keys().chain(self.entries.keys()), query.direction) => {
                 let reason = DropReason::FirstFragmentNotFound;
                 let verdict = self.denial(query.direction, reason);
-                return Decision { verdict, rule: RuleId::NONE, match_type: MatchType::None };
+                return (Decision { verdict, rule: RuleId::NONE, match_type: MatchType::None }, true);
             }
             None => 0,
         };
         let by_admin = strongest(&self.admin, query, port);
         if let Some((key, entry)) = by_admin.filter(|(_, entry)| entry.verdict != EntryVerdict::Pass) {
-            return self.decision(query.direction, Some((key, entry)));
+            return (self.decision(query.direction, Some((key, entry))), true);
         }
         let decision = self.decision(query.direction, strongest(&self.entries, query, port));
-        match decision.verdict {
-            Verdict::Allow if self.is_staged(query.direction) => self.staged(query, port).unwrap_or(decision),
-            Verdict::Allow | Verdict::Audit(_) | Verdict::Deny(_) | Verdict::Redirect(_) => decision,
-        }
+        (decision, !self.is_staged(query.direction))
     }
 
     /// What the entry that was found says.
@@ -254,18 +263,20 @@ impl MapState {
         Decision { verdict, rule: entry.rule, match_type: MatchType::of(&key) }
     }
 
-    /// What is to be reported of a packet that passes, if the staged plane denies it. Of a fragment without its port
-    /// nothing is, where that plane looks at ports.
-    fn staged(&self, query: &Query, port: u16) -> Option<Decision> {
+    /// What the staged plane has to say of a packet that passes: it is reported, or a proxy looks whether its requests
+    /// are. Of a fragment without its port nothing is said where that plane looks at ports.
+    pub(crate) fn staged(&self, query: &Query) -> Option<Decision> {
         if query.port.is_none() && looks_at_ports(self.staged.keys(), query.direction) {
             return None;
         }
-        let decision = self.decision(query.direction, strongest(&self.staged, query, port));
+        let found = strongest(&self.staged, query, query.port.unwrap_or_default());
+        let decision = self.decision(query.direction, found);
         match decision.verdict {
             Verdict::Deny(reason) | Verdict::Audit(reason) => {
                 Some(Decision { verdict: Verdict::Audit(reason), ..decision })
             }
-            Verdict::Allow | Verdict::Redirect(_) => None,
+            Verdict::Redirect(_) => Some(decision),
+            Verdict::Allow => None,
         }
     }
 

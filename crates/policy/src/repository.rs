@@ -61,6 +61,8 @@ pub struct EndpointPolicy {
     pub map_state: Arc<MapState>,
     /// What the proxies must know.
     pub requests: Arc<RequestTable>,
+    /// The same with the policies in audit mode: what `requests` lets pass and this refuses passes and is reported.
+    pub staged_requests: Arc<RequestTable>,
     /// The revision of the repository it holds for.
     pub revision: u64,
     /// How ingress is judged.

@@ -22,7 +22,7 @@ pub(crate) use targets::means_port;
 use crate::{
     config::{Config, Enforcement},
     l7::Parser,
-    map_state::{Entry, EntryVerdict, Key, L4Match, MapState},
+    map_state::{EntryVerdict, Key, L4Match, MapState},
     named_ports::{NamedPorts, unambiguous},
     precedence::Rank,
     referents::{Referents, ServiceName, ServicePort},
@@ -151,10 +151,11 @@ impl<'a> Resolver<'a> {
 
     fn finish(&self, tables: Tables, conflicts: Vec<Conflict>) -> EndpointPolicy {
         let [ingress, egress] = Direction::ALL.map(|direction| self.direction_state(direction));
+        let staged = self.staged_tables();
         let map_state = MapState {
             entries: tables.entries,
             admin: tables.admin,
-            staged: self.staged_plane(),
+            staged: staged.entries,
             staged_ingress: !ingress.staged_by.is_empty(),
             staged_egress: !egress.staged_by.is_empty(),
             audit_ingress: ingress.audit && ingress.enforced,
@@ -163,6 +164,7 @@ impl<'a> Resolver<'a> {
         EndpointPolicy {
             map_state: Arc::new(map_state),
             requests: Arc::new(tables.requests),
+            staged_requests: Arc::new(staged.requests),
             revision: self.known.revision,
             ingress,
             egress,
@@ -170,15 +172,17 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// What the entries would be if the policies in audit mode were enforced, of the directions they are about.
-    fn staged_plane(&self) -> BTreeMap<Key, Entry> {
-        let Some(staged) = &self.staged else { return BTreeMap::new() };
+    /// What would be if the policies in audit mode were enforced, of the directions they are about.
+    fn staged_tables(&self) -> Tables {
         let mut tables = Tables::default();
-        staged.emit(Wanted::All, &mut tables);
-        tables.settle();
-        let is_staged = Direction::ALL.map(|direction| self.staged_by(direction).next().is_some());
-        tables.entries.retain(|key, _| is_staged[key.direction as usize]);
-        tables.entries
+        if let Some(staged) = &self.staged {
+            staged.emit(Wanted::All, &mut tables);
+            tables.settle();
+            staged.close_conflicts(&mut tables);
+            let is_staged = Direction::ALL.map(|direction| self.staged_by(direction).next().is_some());
+            tables.entries.retain(|key, _| is_staged[key.direction as usize]);
+        }
+        tables
     }
 
     /// The policies in audit mode that are about a direction.

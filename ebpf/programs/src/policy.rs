@@ -149,8 +149,8 @@ fn answer(endpoint: u32, identity: u32, question: u32) -> Answer {
     if audit && verdict.reason() != 0 { Answer(verdict.0 | Answer::AUDITED) } else { verdict }
 }
 
-/// What is said of a packet that `verdict` lets pass: it passes, and is reported if the staged plane denies it. Of a
-/// fragment without its port nothing is, where that plane looks at ports.
+/// What is said of a packet that `verdict` lets pass: it passes, and is reported if the staged plane denies it. Where that
+/// plane redirects, a proxy looks at the requests. Of a fragment without its port nothing is said, where it looks at ports.
 #[inline(always)]
 fn staged(map: &PolicyMap, identity: u32, question: u32, verdict: Answer) -> Answer {
     let Some((of_identity, of_any)) = masks(map, PolicyKey::STAGED_HEADER, question) else {
@@ -160,7 +160,13 @@ fn staged(map: &PolicyMap, identity: u32, question: u32, verdict: Answer) -> Ans
         return verdict;
     }
     let staged = Answer(ask_plane(map, identity, of_identity, of_any, question | Question::STAGED));
-    if staged.reason() == 0 { verdict } else { Answer(staged.0 | Answer::AUDITED) }
+    if staged.reason() != 0 {
+        Answer(staged.0 | Answer::AUDITED)
+    } else if staged.is_redirected() {
+        staged
+    } else {
+        verdict
+    }
 }
 
 /// Which tiers of a plane have entries: those that name an identity, and those for any.

@@ -10,11 +10,6 @@ pub enum Reason {
     /// It belongs to the language, and a later version will do what it says.
     #[error("not supported yet by this version")]
     NotSupported,
-    /// A policy about requests in audit mode: only a proxy that lets pass what it would refuse could do that.
-    #[error(
-        "a policy with rules about requests, DNS names or TLS names cannot be in audit mode yet; audit its endpoints"
-    )]
-    AuditOfRequests,
     /// Administrators' policies decide before and after all others: what would be without one is another question.
     #[error("a ClusterNetworkPolicy cannot be in audit mode")]
     AuditOfTier,

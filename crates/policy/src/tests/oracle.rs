@@ -129,13 +129,19 @@ impl<'a> World<'a> {
         }
         let without = World { policies: self.enforced, ..*self };
         let outcome = without.enforce(packet, request);
-        if outcome == Outcome::Allow && request.is_none() && without.passes_to_everybody(packet) {
-            return match self.enforce(packet, None) {
-                Outcome::Deny | Outcome::Default => Outcome::Audit,
+        if outcome == Outcome::Allow && without.passes_to_everybody(packet) {
+            return match self.enforce(packet, request) {
+                Outcome::Deny | Outcome::Default | Outcome::Refused => Outcome::Audit,
                 _ => outcome,
             };
         }
         outcome
+    }
+
+    /// Whether a proxy sees the requests in a packet, be it only for policies in audit mode.
+    pub(super) fn is_looked_into(&self, packet: Packet<'_>) -> bool {
+        let outcomes = [self.judge(packet, None), self.enforce(packet, None)];
+        outcomes[0] == Outcome::Proxied || outcomes == [Outcome::Allow, Outcome::Proxied]
     }
 
     /// Whether no administrator decides about the packet before everybody else.

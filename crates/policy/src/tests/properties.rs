@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sluice_arbitrary::{
     ADDRESSES, GROUPS, Group, NAMES, NAMESPACES, NODES, PODS, Pod, Policy, RESERVED, SERVICES, Svc, policies,
 };
-use sluice_types::{Direction, DropReason, Protocol};
+use sluice_types::{Direction, DropReason, Protocol, Verdict};
 
 use super::{
     oracle::{Packet, Peer, Request, World},
@@ -260,7 +260,8 @@ fn compare(scene: &Scene, setting: &Setting<'_>) -> usize {
                     let text = || format!("{} {direction} {name} {protocol}/{port}", subject.name);
                     assert_eq!(engine(&policy, &query, None), want, "{}", text());
                     judged += 1;
-                    for request in REQUESTS.iter().filter(|_| want == Outcome::Proxied) {
+                    let is_looked_into = world.is_looked_into(packet);
+                    for request in REQUESTS.iter().filter(|_| is_looked_into) {
                         let want = world.judge(packet, Some(request));
                         let got = engine(&policy, &query, Some(request));
                         assert_eq!(got, want, "{} {request:?}", text());
@@ -294,7 +295,9 @@ fn random_policies_are_worth_comparing() {
                     let query = Query { direction, peer: scene.identity(&name), protocol, port: Some(port) };
                     let outcome = engine(&policy, &query, None);
                     *counts.entry(format!("{outcome:?}")).or_default() += 1;
-                    for request in REQUESTS.iter().filter(|_| outcome == Outcome::Proxied) {
+                    let is_looked_into =
+                        matches!(policy.map_state.decide(&query).verdict, Verdict::Redirect(_));
+                    for request in REQUESTS.iter().filter(|_| is_looked_into) {
                         let outcome = engine(&policy, &query, Some(request));
                         *counts.entry(format!("request {outcome:?}")).or_default() += 1;
                     }
@@ -309,7 +312,9 @@ fn random_policies_are_worth_comparing() {
     let is_frequent = |name: &str, of: usize| counts.get(name).copied().unwrap_or_default() * 50 > of;
     let frequent = ["Allow", "Deny", "Default", "Audit"].iter().all(|name| is_frequent(name, all))
         && counts.get("Proxied").copied().unwrap_or_default() * 300 > all
-        && ["request Allow", "request Refused"].iter().all(|name| is_frequent(name, requests));
+        && ["request Allow", "request Refused", "request Audit"]
+            .iter()
+            .all(|name| is_frequent(name, requests));
     assert!(frequent, "{counts:?}");
 }
 

@@ -87,12 +87,10 @@ fn audit_of_one_policy_is_what_its_annotation_says_or_refused() {
         let rules = read("CiliumNetworkPolicy", value, plain).unwrap();
         assert!(rules.iter().all(|rule| rule.audit == audit), "{rules:?}");
     }
-    let http = "{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]}";
     let tier = "{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}";
     for (kind, value, spec, reason) in [
         ("CiliumNetworkPolicy", "yes", plain, "\"yes\" is none of"),
         ("CiliumNetworkPolicy", "", plain, "\"\" is none of"),
-        ("CiliumNetworkPolicy", "true", http, "cannot be in audit mode yet"),
         ("ClusterNetworkPolicy", "true", tier, "a ClusterNetworkPolicy cannot be in audit mode"),
     ] {
         let refused = read(kind, value, spec).unwrap_err();
