@@ -2,6 +2,11 @@
 //!
 //! What comes out are objects as users write them, so every judge reads them by itself: the engine and its oracle
 //! (`crates/policy`), and the kernel (`ebpf/loader`).
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "for tests, where a panic is a failed test"
+)]
 
 mod cast;
 mod policies;

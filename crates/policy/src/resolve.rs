@@ -179,8 +179,10 @@ impl<'a> Resolver<'a> {
             staged.emit(Wanted::All, &mut tables);
             tables.settle();
             staged.close_conflicts(&mut tables);
-            let is_staged = Direction::ALL.map(|direction| self.staged_by(direction).next().is_some());
-            tables.entries.retain(|key, _| is_staged[key.direction as usize]);
+            let others = Direction::ALL.into_iter().filter(|own| self.staged_by(*own).next().is_none());
+            for other in others {
+                tables.entries.retain(|key, _| key.direction != other);
+            }
         }
         tables
     }

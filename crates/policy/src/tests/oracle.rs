@@ -132,7 +132,7 @@ impl<'a> World<'a> {
         if outcome == Outcome::Allow && without.passes_to_everybody(packet) {
             return match self.enforce(packet, request) {
                 Outcome::Deny | Outcome::Default | Outcome::Refused => Outcome::Audit,
-                _ => outcome,
+                Outcome::Allow | Outcome::Audit | Outcome::Proxied => outcome,
             };
         }
         outcome

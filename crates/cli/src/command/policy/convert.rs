@@ -47,7 +47,7 @@ fn check(policies: &[Object]) -> Result<(), Failure> {
         cluster.apply(policy).map_err(|errors| {
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             let (written, errors) = (policy.to_value(), errors.join("; "));
-            let name = written["metadata"]["name"].as_str().unwrap_or_default();
+            let name = written.pointer("/metadata/name").unwrap_or(&written);
             Failure::error(format!("{name} would be refused after the conversion: {errors}"))
         })?;
     }

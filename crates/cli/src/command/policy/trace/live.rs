@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use sluice_api::read_manifests;
+use sluice_api::workload::{PodIp, PodStatus};
+use sluice_api::{Object, read_manifests};
 use sluice_client::model::{Endpoint, IpcacheRow, PolicyInfo, Status, Toggle};
 use sluice_client::{Client, path};
 use sluice_model::{Cluster, Participant, Who};
@@ -64,17 +65,19 @@ fn shown_name(policy: &PolicyInfo) -> String {
 /// an endpoint are not there for the agent either.
 fn add_objects(objects: &[Value], endpoints: &[Endpoint], cluster: &mut Cluster) -> Result<(), Failure> {
     let mut without: BTreeMap<String, &Endpoint> = endpoints.iter().map(|own| (name_of(own), own)).collect();
-    for object in objects {
-        let mut object = object.clone();
-        if object["kind"] == "Pod" {
-            let metadata = &object["metadata"];
-            let namespace = metadata["namespace"].as_str().filter(|own| !own.is_empty()).unwrap_or("default");
-            let name = format!("{namespace}/{}", metadata["name"].as_str().unwrap_or_default());
-            let Some(endpoint) = without.remove(&name) else { continue };
-            let addresses: Vec<Value> = addresses_of(endpoint).map(|own| json!({ "ip": own })).collect();
-            object["status"] = json!({ "podIPs": addresses });
+    for manifest in objects.iter().flat_map(|object| read_manifests(&object.to_string())) {
+        let unreadable = |reason: String| Failure::error(format!("the agent's {}: {reason}", manifest.name));
+        let mut object = manifest.content.clone().map_err(|error| unreadable(error.to_string()))?;
+        if let Object::Pod(pod) = &mut object {
+            let namespace = manifest.namespace.as_deref().filter(|own| !own.is_empty()).unwrap_or("default");
+            let Some(endpoint) = without.remove(&format!("{namespace}/{}", manifest.name)) else { continue };
+            let ips = addresses_of(endpoint).map(|own| PodIp { ip: own.to_string() }).collect();
+            pod.status = Some(PodStatus { pod_ips: Some(ips), ..PodStatus::default() });
         }
-        apply(&object, cluster)?;
+        cluster.apply(&object).map_err(|errors| {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            unreadable(errors.join("; "))
+        })?;
     }
     for (name, endpoint) in without {
         let who = Who::Labelled(endpoint.labels.clone());
@@ -85,19 +88,6 @@ fn add_objects(objects: &[Value], endpoints: &[Endpoint], cluster: &mut Cluster)
         if let Some(toggle) = endpoint.options.policy_audit_mode {
             cluster.set_audit(&name_of(endpoint), toggle == Toggle::Enabled);
         }
-    }
-    Ok(())
-}
-
-fn apply(object: &Value, cluster: &mut Cluster) -> Result<(), Failure> {
-    let name = &object["metadata"]["name"];
-    for manifest in read_manifests(&object.to_string()) {
-        let content =
-            manifest.content.map_err(|error| Failure::error(format!("the agent's {name}: {error}")))?;
-        cluster.apply(&content).map_err(|errors| {
-            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            Failure::error(format!("the agent's {name}: {}", errors.join("; ")))
-        })?;
     }
     Ok(())
 }
