@@ -25,6 +25,24 @@ spec:
     - toEntities:
         - all
 ";
+/// A policy that is tried out before it is enforced.
+const TRIED: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata:
+  name: no-more-frontend
+  namespace: shop
+  annotations:
+    sluice.dev/audit: \"true\"
+spec:
+  endpointSelector:
+    matchLabels:
+      app: backend
+  ingressDeny:
+    - fromEndpoints:
+        - matchLabels:
+            app: frontend
+";
 const QUARANTINE: &str = "\
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
@@ -226,10 +244,23 @@ fn live_change(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure
 
 fn audit(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
     const POLICY: &str = "cnp/shop/allow-frontend-to-backend";
+    const NEW_POLICY: &str = "cnp/shop/no-more-frontend";
     narrator.scene(
         "Audit first, enforce later",
-        &["In audit mode nothing is dropped by policy, and what would be is reported."],
+        &[
+            "A new policy is tried beside those in force: it changes nothing, and what it would drop is reported.",
+            "Then a whole pod is put into audit mode: nothing is dropped, and what would be is reported.",
+        ],
     )?;
+    apply(stage, narrator, "no-more-frontend", TRIED)?;
+    let tried = Want::Audit { at: Direction::Ingress, by: NEW_POLICY };
+    let attempts = [
+        Attempt { who: FRONTEND, target: BACKEND_POD, port: 8080, want: tried },
+        isolated(OTHER, BACKEND_POD, 8080, Direction::Ingress, POLICY),
+    ];
+    play(stage, narrator, &attempts)?;
+    narrator.command(&format!("policy delete {NEW_POLICY}"))?;
+    stage.delete(NEW_POLICY)?;
     let audited = Want::Audit { at: Direction::Ingress, by: POLICY };
     narrator.command("endpoint config shop/backend PolicyAuditMode=Enabled")?;
     stage.audit("shop/backend", Toggle::Enabled)?;
