@@ -234,15 +234,18 @@ mod tests {
     const POLICIES: &str = r#"[{"kind": "CiliumNetworkPolicy", "namespace": "shop", "name": "web", "origin": "web.yaml:1",
     "rules": 1, "endpoints": [3, 7], "object": {"kind": "CiliumNetworkPolicy", "metadata": {"name": "web"}}},
    {"kind": "CiliumClusterwideNetworkPolicy", "namespace": "", "name": "base", "origin": "base.yaml:1", "rules": 2,
-    "endpoints": [], "error": "base.yaml:9: unknown field", "object": {}}]"#;
+    "endpoints": [], "error": "base.yaml:9: unknown field", "object": {}},
+   {"kind": "NetworkPolicy", "namespace": "shop", "name": "tried", "origin": "tried.yaml:1", "rules": 1, "endpoints": [3],
+    "object": {"metadata": {"name": "tried", "annotations": {"sluice.dev/audit": "true"}}}}]"#;
 
     #[test]
     fn policy_get() {
         let agent = Agent::start(&[("GET /v1/policies", 200, POLICIES)]);
         insta::assert_snapshot!(stdout(&agent.run(&["policy", "get"])), @r"
-    POLICY         RULES   ENDPOINTS   ORIGIN        STATUS
-    ccnp/base      2       0           base.yaml:1   last good version in force: base.yaml:9: unknown field
-    cnp/shop/web   1       2           web.yaml:1    in force
+    POLICY           RULES   ENDPOINTS   ORIGIN         STATUS
+    ccnp/base        2       0           base.yaml:1    last good version in force: base.yaml:9: unknown field
+    cnp/shop/web     1       2           web.yaml:1     in force
+    knp/shop/tried   1       1           tried.yaml:1   in audit mode
     ");
         insta::assert_snapshot!(stdout(&agent.run(&["policy", "get", "cnp/shop/web"])), @r"
     # cnp/shop/web, from web.yaml:1, selects endpoint 3, 7

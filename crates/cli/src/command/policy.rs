@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use sluice_client::model::{PolicyApplied, PolicyDocument, PolicyInfo};
 use sluice_client::{Client, ClientError, path};
+use sluice_policy::parse::AUDIT_ANNOTATION;
 
 use crate::args::{Format, PolicyCommand};
 use crate::failure::{Exit, Failure};
@@ -53,9 +54,12 @@ fn list(client: &Client, format: Format, output: &mut Output) -> Result<(), Fail
 fn policy_table(policies: &[PolicyInfo], output: &Output) -> Table {
     let mut table = Table::new(&["POLICY", "RULES", "ENDPOINTS", "ORIGIN", "STATUS"]);
     for policy in policies {
+        let word = if is_audited(policy) { "in audit mode" } else { "in force" };
         let status = match &policy.error {
-            None if policy.warnings.is_empty() => output.good("in force"),
-            None => format!("{}\n{}", output.warn("in force, but"), policy.warnings.join("\n")),
+            None if policy.warnings.is_empty() => output.good(word),
+            None => {
+                format!("{}\n{}", output.warn(&format!("{word}, but")), policy.warnings.join("\n"))
+            }
             Some(error) => format!("{}: {error}", output.bad("last good version in force")),
         };
         table.row([
@@ -67,6 +71,12 @@ fn policy_table(policies: &[PolicyInfo], output: &Output) -> Table {
         ]);
     }
     table
+}
+
+/// Whether it changes nothing and only reports.
+fn is_audited(policy: &PolicyInfo) -> bool {
+    let annotations = policy.object.pointer("/metadata/annotations");
+    annotations.and_then(|all| all.get(AUDIT_ANNOTATION)).is_some_and(|value| value == "true")
 }
 
 fn shown_name(policy: &PolicyInfo) -> String {
