@@ -4,7 +4,7 @@ use sluice_types::Protocol;
 
 use super::scene::{Scene, errors_with, policy_text};
 use crate::{
-    Asked, Config, Outcome, Query,
+    Asked, Config, Outcome, PolicyKind, PolicyRef, Query,
     l7::{FqdnSelector, HttpRequest, Request},
 };
 
@@ -212,6 +212,32 @@ fn documents_without_bounds() {
         let manifests = sluice_api::read_manifests(&text);
         assert!(manifests.iter().all(|manifest| manifest.content.is_err()), "{} bytes", text.len());
     }
+}
+
+/// Row 17: the last of many versions holds, whoever owns the object and whoever wants to finish it; once it is gone,
+/// nothing of it is left.
+#[test]
+fn the_last_version_holds_and_leaves_nothing_behind() {
+    let mut scene = scene();
+    let known = |scene: &Scene| (scene.repository.selectors().count(), scene.repository.prefixes());
+    let before = known(&scene);
+    for port in 1000..1100 {
+        scene.apply(&format!(
+            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: p, namespace: shop, finalizers: \
+             [a.io/x], deletionTimestamp: '2026-01-01T00:00:00Z', ownerReferences: [{{kind: Pod, name: gone}}]}}, spec: \
+             {{endpointSelector: {{}}, ingress: [{{fromCIDR: [192.0.2.{last}], toPorts: [{{ports: [{{port: '{port}', \
+             protocol: TCP}}]}}]}}]}}}}",
+            last = port % 100
+        ));
+    }
+    scene.check(
+        "192.0.2.99 -> shop/backend TCP/1099: allow
+         192.0.2.98 -> shop/backend TCP/1098: default",
+    );
+    scene.remove(&PolicyRef::new(PolicyKind::Cnp, "shop", "p"));
+    scene.check("192.0.2.98 -> shop/backend TCP/1098: allow");
+    assert_eq!(known(&scene), before);
+    assert_eq!(scene.repository.policies().count(), 0);
 }
 
 /// Row 20: priorities at their ends keep their order; `precedence` holds the numbers behind them.
