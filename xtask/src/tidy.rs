@@ -74,6 +74,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "sluice-types",
         ],
     ),
+    ("sluice-l7proxy", &[]),
     ("sluice-conformance", &[]),
     ("xtask", &[]),
 ];

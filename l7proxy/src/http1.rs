@@ -1,0 +1,13 @@
+//! HTTP/1: heads and how bodies are delimited, as strict as a policy point must be.
+//!
+//! Recipients that are lenient in different ways are how requests are smuggled: what one takes for the end of a
+//! request is the middle of it for another. So everything that RFC 9112 leaves to the recipient, or that known servers
+//! read in two ways, is refused here.
+
+mod chunked;
+mod framing;
+mod head;
+
+pub use chunked::{ChunkError, Chunked, Progress};
+pub use framing::{BodyLength, FramingError};
+pub use head::{Head, HeadError, Limits, Parsed, RequestHead, Target};
