@@ -7,7 +7,9 @@
 mod chunked;
 mod framing;
 mod head;
+mod response;
 
 pub use chunked::{ChunkError, Chunked, Progress};
 pub use framing::{BodyLength, FramingError};
 pub use head::{Head, HeadError, Limits, Parsed, RequestHead, Target};
+pub use response::{Asked, Follows, ResponseHead, parse_response};

@@ -1,4 +1,4 @@
-//! How long the body of a request is (RFC 9112, section 6.3).
+//! How long the body of a message is (RFC 9112, section 6.3).
 
 /// How a body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,13 +27,25 @@ pub enum FramingError {
     /// `Transfer-Encoding` in a message of HTTP/1.0, which does not know it.
     #[error("Transfer-Encoding in HTTP/1.0")]
     TooOld,
+    /// A length in a response that has no body (1xx).
+    #[error("an interim response with a body")]
+    Unexpected,
 }
 
-/// The length that the headers of a request of HTTP/1.`minor` say. Names and values are without spaces around them.
+/// The length that the headers of a request say; without any there is no body.
 pub(super) fn request_length<'h>(
     headers: impl Iterator<Item = (&'h str, &'h [u8])>,
     minor: u8,
 ) -> Result<BodyLength, FramingError> {
+    Ok(response_length(headers, minor)?.unwrap_or(BodyLength::Exactly(0)))
+}
+
+/// The length that the headers of a message of HTTP/1.`minor` say, if they do. Names and values are without spaces
+/// around them.
+pub(super) fn response_length<'h>(
+    headers: impl Iterator<Item = (&'h str, &'h [u8])>,
+    minor: u8,
+) -> Result<Option<BodyLength>, FramingError> {
     let (mut length, mut is_chunked) = (None, false);
     for (name, value) in headers {
         if name.eq_ignore_ascii_case("content-length") {
@@ -53,8 +65,8 @@ pub(super) fn request_length<'h>(
     }
     match (length, is_chunked) {
         (Some(_), true) => Err(FramingError::Both),
-        (None, true) => Ok(BodyLength::Chunked),
-        (length, false) => Ok(BodyLength::Exactly(length.unwrap_or(0))),
+        (None, true) => Ok(Some(BodyLength::Chunked)),
+        (length, false) => Ok(length.map(BodyLength::Exactly)),
     }
 }
 

@@ -124,6 +124,20 @@ pub enum HeadError {
     Framing(#[from] FramingError),
 }
 
+impl From<httparse::Error> for HeadError {
+    fn from(error: httparse::Error) -> Self {
+        match error {
+            httparse::Error::Version => Self::Version,
+            httparse::Error::TooManyHeaders => Self::TooLarge,
+            httparse::Error::HeaderName
+            | httparse::Error::HeaderValue
+            | httparse::Error::NewLine
+            | httparse::Error::Status
+            | httparse::Error::Token => Self::Malformed,
+        }
+    }
+}
+
 impl HeadError {
     /// The status that the client gets (RFC 9110, section 15).
     #[must_use]
@@ -162,23 +176,11 @@ impl Head {
         if !known.is_empty() && HTTP2_PREFACE.starts_with(known) {
             return Ok(if known == HTTP2_PREFACE { Parsed::Http2 } else { Parsed::Partial });
         }
-        // An empty line before a request would end the checks, and `httparse` would go on behind it.
-        if matches!(bytes.first(), Some(b'\r' | b'\n')) {
-            return Err(HeadError::Malformed);
-        }
-        check_lines(bytes)?;
+        check_request_line(bytes)?;
+        check_headers(bytes)?;
         let mut headers = [httparse::EMPTY_HEADER; Limits::HEADERS];
         let mut request = httparse::Request::new(&mut headers);
-        let status = request.parse(bytes).map_err(|error| match error {
-            httparse::Error::Version => HeadError::Version,
-            httparse::Error::TooManyHeaders => HeadError::TooLarge,
-            httparse::Error::HeaderName
-            | httparse::Error::HeaderValue
-            | httparse::Error::NewLine
-            | httparse::Error::Status
-            | httparse::Error::Token => HeadError::Malformed,
-        })?;
-        match status {
+        match request.parse(bytes)? {
             httparse::Status::Partial if bytes.len() >= self.limits.head_bytes => Err(HeadError::TooLarge),
             httparse::Status::Partial => Ok(Parsed::Partial),
             httparse::Status::Complete(length) if length > self.limits.head_bytes => Err(HeadError::TooLarge),
@@ -187,20 +189,28 @@ impl Head {
     }
 }
 
-/// Every line of the head ends in CRLF, none begins with a space, and the first has exactly two.
-fn check_lines(bytes: &[u8]) -> Result<(), HeadError> {
-    let mut line_starts_at = 0;
-    let mut before = 0;
-    let mut spaces = 0;
+/// Between method, target and version is one space each.
+fn check_request_line(bytes: &[u8]) -> Result<(), HeadError> {
+    let mut line = bytes.split(|byte| matches!(byte, b'\r' | b'\n'));
+    let (first, is_whole) = (line.next().unwrap_or_default(), line.next().is_some());
+    let spaces = first.iter().filter(|byte| **byte == b' ').count();
+    let is_bad = first.contains(&b'\t') || spaces > 2 || (is_whole && spaces < 2 && !first.is_empty());
+    if is_bad { Err(HeadError::Spaces) } else { Ok(()) }
+}
+
+/// Every line of the head ends in CRLF, and none begins with a space.
+pub(super) fn check_headers(bytes: &[u8]) -> Result<(), HeadError> {
+    // An empty line before a message would end the checks, and `httparse` would go on behind it.
+    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+        return Err(HeadError::Malformed);
+    }
+    let (mut line_starts_at, mut before) = (0, 0);
     for (at, byte) in bytes.iter().enumerate() {
         match (before, byte) {
             (b'\r', b'\n') if at == line_starts_at + 1 => return Ok(()),
-            (b'\r', b'\n') if line_starts_at == 0 && spaces != 2 => return Err(HeadError::Spaces),
             (b'\r', b'\n') => line_starts_at = at + 1,
             (b'\r', _) | (_, b'\n') => return Err(HeadError::BareLineEnd),
             (_, b' ' | b'\t') if at == line_starts_at => return Err(HeadError::Folded),
-            (_, b' ') if line_starts_at == 0 => spaces += 1,
-            (_, b'\t') if line_starts_at == 0 => return Err(HeadError::Spaces),
             _ => {}
         }
         before = *byte;
