@@ -5,11 +5,13 @@
 //! read in two ways, is refused here.
 
 mod chunked;
+mod forward;
 mod framing;
 mod head;
 mod response;
 
 pub use chunked::{ChunkError, Chunked, Progress};
+pub use forward::write_request;
 pub use framing::{BodyLength, FramingError};
 pub use head::{Head, HeadError, Limits, Parsed, RequestHead, Target};
 pub use response::{Asked, Follows, ResponseHead, parse_response};

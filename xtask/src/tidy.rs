@@ -74,7 +74,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "sluice-types",
         ],
     ),
-    ("sluice-l7proxy", &[]),
+    ("sluice-l7proxy", &["sluice-policy"]),
     ("sluice-conformance", &[]),
     ("xtask", &[]),
 ];
