@@ -11,10 +11,12 @@ use crate::error::Error;
 /// Kernel settings of the container's interface: nobody but us configures it, and its address is usable at once.
 const SETTINGS6: &[(&str, &str)] = &[("accept_ra", "0"), ("accept_dad", "0")];
 
-/// How often it is asked whether an address is in use, and how long after the last time: two seconds in all, of which
-/// some milliseconds are needed.
-const LOCAL_ATTEMPTS_MAX: u32 = 2_000;
+/// How long the kernel may take to use an address. Some milliseconds are needed; a hundred pods at once on a busy machine
+/// wait seconds for the one lock under which it does it.
+const LOCAL_WAIT: Duration = Duration::from_secs(20);
+/// How long after the first question the second comes; then twice as long each time, up to the longest.
 const LOCAL_INTERVAL: Duration = Duration::from_millis(1);
+const LOCAL_INTERVAL_MAX: Duration = Duration::from_millis(64);
 
 /// Opens the container's namespace, which must not be the node's own.
 pub(crate) fn open_netns(path: &std::path::Path) -> Result<Netns, Error> {
@@ -62,13 +64,16 @@ pub(crate) fn set_up(
 /// Until then the container drops what is sent to the address, and whoever was told that ADD is done sees a pod that
 /// does not answer.
 fn wait_until_local(netlink: &mut Netlink, ip: IpAddr) -> Result<(), Error> {
-    for _ in 0..LOCAL_ATTEMPTS_MAX {
-        if netlink.is_local(ip)? {
-            return Ok(());
+    let (mut waited, mut interval) = (Duration::ZERO, LOCAL_INTERVAL);
+    while !netlink.is_local(ip)? {
+        if waited > LOCAL_WAIT {
+            return Err(Error::AddressUnusable(ip));
         }
-        std::thread::sleep(LOCAL_INTERVAL);
+        std::thread::sleep(interval);
+        waited += interval;
+        interval = (interval * 2).min(LOCAL_INTERVAL_MAX);
     }
-    Err(Error::AddressUnusable(ip))
+    Ok(())
 }
 
 /// The node's end of the container's veth `ifname`, and the container's end. For veths that another plugin made.
