@@ -34,6 +34,7 @@ mod tests {
     #[test]
     fn examples_are_what_is_printed() {
         let pages = [
+            ("docs/audit.md", 2),
             ("docs/convert.md", 2),
             ("docs/diff.md", 1),
             ("docs/fmt.md", 3),
