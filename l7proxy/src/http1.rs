@@ -5,12 +5,14 @@
 //! read in two ways, is refused here.
 
 mod chunked;
+mod exchange;
 mod forward;
 mod framing;
 mod head;
 mod response;
 
 pub use chunked::{ChunkError, Chunked, Progress};
+pub use exchange::{Broken, Exchange, FromClient, Pass};
 pub use forward::write_request;
 pub use framing::{BodyLength, FramingError};
 pub use head::{Head, HeadError, Limits, Parsed, RequestHead, Target};

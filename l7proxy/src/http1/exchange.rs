@@ -1,0 +1,268 @@
+//! Whose turn it is on one client's connection and the one to its server: which bytes belong to a request, which to an
+//! answer, and what may come next.
+//!
+//! One request is with the server at a time. What a client sends ahead waits, so answers keep their order, a refusal
+//! among others too, and each request is judged alone, by the policy of when its turn comes. Whoever drives it keeps the
+//! bytes: it shows all that came and was not consumed yet, and is told what to do with how many of them.
+
+use super::chunked::{ChunkError, Chunked};
+use super::framing::BodyLength;
+use super::head::{Head, HeadError, Parsed, RequestHead};
+use super::response::{Asked, Follows, parse_response};
+
+/// A message that ends the connection, because nobody can say where it ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Broken {
+    /// Its head.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// Its body.
+    #[error(transparent)]
+    Chunk(#[from] ChunkError),
+    /// The server sends what nobody asked for.
+    #[error("an answer without a request")]
+    Unasked,
+}
+
+/// What to do with what came from the client.
+#[derive(Debug)]
+pub enum FromClient<'b> {
+    /// It is not enough yet.
+    More,
+    /// It waits until the answer to the request before it has gone.
+    Wait,
+    /// A request: judge it, then say [`Exchange::allow`] or [`Exchange::deny`]. Its head is consumed then.
+    Request(RequestHead<'b>),
+    /// Another protocol with frames of its own; only on a fresh connection.
+    Http2,
+    /// Bytes to pass on.
+    Pass(Pass),
+}
+
+/// Bytes to be passed on to the other side as they came.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Pass {
+    /// So many bytes are done with.
+    pub consumed: usize,
+    /// So many of those go on.
+    pub forward: usize,
+    /// Goes on behind them: the trailer of a body that has ended.
+    pub trailer: Vec<u8>,
+}
+
+/// The order of messages.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    head: Head,
+    request: Request,
+    answer: Answer,
+    asked: Asked,
+    is_used: bool,
+    closes: bool,
+}
+
+/// What the client sends.
+#[derive(Debug, Default)]
+enum Request {
+    #[default]
+    Head,
+    Body(Body),
+    Sent,
+}
+
+/// What the server sends.
+#[derive(Debug, Default)]
+enum Answer {
+    #[default]
+    None,
+    Head,
+    Body(Body),
+    UntilClose,
+    Tunnel,
+}
+
+#[derive(Debug)]
+enum Body {
+    Exactly(u64),
+    Chunked(Chunked),
+}
+
+impl From<BodyLength> for Body {
+    fn from(length: BodyLength) -> Self {
+        match length {
+            BodyLength::Exactly(length) => Self::Exactly(length),
+            BodyLength::Chunked => Self::Chunked(Chunked::default()),
+        }
+    }
+}
+
+impl Body {
+    fn pass(&mut self, bytes: &[u8]) -> Result<Pass, ChunkError> {
+        match self {
+            Self::Exactly(left) => {
+                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left = left.saturating_sub(taken as u64);
+                Ok(Pass { consumed: taken, forward: taken, trailer: Vec::new() })
+            }
+            Self::Chunked(body) => {
+                let progress = body.advance(bytes)?;
+                let trailer = body.trailer().to_vec();
+                Ok(Pass { consumed: progress.consumed, forward: progress.forward, trailer })
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Exactly(left) => *left == 0,
+            Self::Chunked(body) => body.is_done(),
+        }
+    }
+}
+
+impl Exchange {
+    /// What to do with `bytes`, all that came from the client and was not consumed.
+    ///
+    /// # Errors
+    /// The client gets the error's status, and then the connection ends.
+    pub fn from_client<'b>(&mut self, bytes: &'b [u8]) -> Result<FromClient<'b>, Broken> {
+        if matches!(self.answer, Answer::Tunnel) {
+            let pass = Pass { consumed: bytes.len(), forward: bytes.len(), trailer: Vec::new() };
+            return Ok(FromClient::Pass(pass));
+        }
+        match &mut self.request {
+            Request::Sent => Ok(FromClient::Wait),
+            Request::Head if self.closes => Ok(FromClient::Wait),
+            Request::Head if bytes.is_empty() => Ok(FromClient::More),
+            Request::Head => match self.head.parse(bytes)? {
+                Parsed::Partial => Ok(FromClient::More),
+                Parsed::Request(head) => Ok(FromClient::Request(head)),
+                Parsed::Http2 if self.is_used => Err(HeadError::Version.into()),
+                Parsed::Http2 => Ok(FromClient::Http2),
+            },
+            Request::Body(body) => {
+                let pass = body.pass(bytes)?;
+                if body.is_done() {
+                    self.request = Request::Sent;
+                } else if pass.consumed == 0 {
+                    return Ok(FromClient::More);
+                }
+                Ok(FromClient::Pass(pass))
+            }
+        }
+    }
+
+    /// The request goes to the server.
+    pub fn allow(&mut self, head: &RequestHead<'_>) {
+        self.start(head);
+        self.asked = Asked {
+            is_head: head.method == "HEAD",
+            is_connect: head.method == "CONNECT",
+            is_upgrade: head.minor == 1 && has_header(&head.headers, "upgrade"),
+        };
+        let body = Body::from(head.body);
+        self.request = if body.is_done() { Request::Sent } else { Request::Body(body) };
+        self.answer = Answer::Head;
+    }
+
+    /// The request does not go to the server, and is answered here. Says whether the connection goes on; one with a body
+    /// that nobody wants does not, as that would have to be read first.
+    pub fn deny(&mut self, head: &RequestHead<'_>) -> bool {
+        self.start(head);
+        self.closes |= head.body != BodyLength::Exactly(0);
+        !self.closes
+    }
+
+    fn start(&mut self, head: &RequestHead<'_>) {
+        self.is_used = true;
+        self.closes = !persists(head.minor, &head.headers);
+    }
+
+    /// What to do with `bytes`, all that came from the server and was not consumed; `None` if it is not enough.
+    ///
+    /// # Errors
+    /// The connection to the server ends. If nothing of the answer has gone to the client yet, it gets 502.
+    pub fn from_server(&mut self, bytes: &[u8]) -> Result<Option<Pass>, Broken> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let all = Pass { consumed: bytes.len(), forward: bytes.len(), trailer: Vec::new() };
+        match &mut self.answer {
+            Answer::None => Err(Broken::Unasked),
+            Answer::Tunnel | Answer::UntilClose => Ok(Some(all)),
+            Answer::Head => self.answer_head(bytes),
+            Answer::Body(body) => {
+                let pass = body.pass(bytes)?;
+                if body.is_done() {
+                    self.answered();
+                }
+                Ok(Some(pass).filter(|pass| pass.consumed > 0))
+            }
+        }
+    }
+
+    fn answer_head(&mut self, bytes: &[u8]) -> Result<Option<Pass>, Broken> {
+        let Some(head) = parse_response(bytes, self.asked, self.head.limits)? else { return Ok(None) };
+        match head.follows {
+            Follows::Response => {}
+            Follows::Tunnel => self.answer = Answer::Tunnel,
+            Follows::UntilClose => {
+                self.closes = true;
+                self.answer = Answer::UntilClose;
+            }
+            Follows::Body(length) => {
+                self.closes |= !persists(head.minor, &head.headers);
+                self.answer = Answer::Body(Body::from(length));
+                if matches!(length, BodyLength::Exactly(0)) {
+                    self.answered();
+                }
+            }
+        }
+        Ok(Some(Pass { consumed: head.length, forward: head.length, trailer: Vec::new() }))
+    }
+
+    /// The answer has ended. Where it came before the request had, the rest of that is nobody's.
+    fn answered(&mut self) {
+        self.closes |= !matches!(self.request, Request::Sent);
+        self.request = Request::Head;
+        self.answer = Answer::None;
+    }
+
+    /// The server sends nothing more. Says whether that is where its answer ends.
+    pub fn server_ended(&mut self) -> bool {
+        let is_end = matches!(self.answer, Answer::None | Answer::UntilClose | Answer::Tunnel);
+        if matches!(self.answer, Answer::UntilClose) {
+            self.answered();
+        }
+        is_end
+    }
+
+    /// Whether no answer is outstanding.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        matches!((&self.request, &self.answer), (Request::Head, Answer::None))
+    }
+
+    /// Whether the connection ends when it is idle: somebody said so, or nobody can say where the next request begins.
+    #[must_use]
+    pub const fn closes(&self) -> bool {
+        self.closes
+    }
+}
+
+fn has_header(headers: &[(&str, &[u8])], wanted: &str) -> bool {
+    headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted))
+}
+
+/// Whether the sender of a message keeps the connection (RFC 9112, section 9.3).
+fn persists(minor: u8, headers: &[(&str, &[u8])]) -> bool {
+    let says = |word: &str| {
+        let own = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+        let mut words = own.flat_map(|(_, value)| value.split(|byte| *byte == b','));
+        words.any(|own| own.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+    };
+    !says("close") && (minor == 1 || says("keep-alive"))
+}
+
+#[cfg(test)]
+mod tests;
