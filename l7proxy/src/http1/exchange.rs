@@ -6,6 +6,7 @@
 //! bytes: it shows all that came and was not consumed yet, and is told what to do with how many of them.
 
 use super::chunked::{ChunkError, Chunked};
+use super::forward::asks_for_upgrade;
 use super::framing::BodyLength;
 use super::head::{Head, HeadError, Parsed, RequestHead};
 use super::response::{Asked, Follows, parse_response};
@@ -158,7 +159,7 @@ impl Exchange {
         self.asked = Asked {
             is_head: head.method == "HEAD",
             is_connect: head.method == "CONNECT",
-            is_upgrade: head.minor == 1 && has_header(&head.headers, "upgrade"),
+            is_upgrade: head.minor == 1 && asks_for_upgrade(&head.headers),
         };
         let body = Body::from(head.body);
         self.request = if body.is_done() { Request::Sent } else { Request::Body(body) };
@@ -248,10 +249,6 @@ impl Exchange {
     pub const fn closes(&self) -> bool {
         self.closes
     }
-}
-
-fn has_header(headers: &[(&str, &[u8])], wanted: &str) -> bool {
-    headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted))
 }
 
 /// Whether the sender of a message keeps the connection (RFC 9112, section 9.3).

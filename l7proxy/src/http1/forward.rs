@@ -36,11 +36,11 @@ pub fn write_request(head: &RequestHead<'_>, effects: &[HeaderEffect], out: &mut
         } else if asks_for_h2c && is(name, "upgrade") {
             write_list(name, value, &[H2C], out);
         } else if asks_for_h2c && is(name, "connection") {
-            let others = head.headers.iter().any(|(name, value)| is(name, "upgrade") && !is_only(value, H2C));
+            let is_left = asks_for_upgrade(&head.headers);
             write_list(
                 name,
                 value,
-                if others { &[HTTP2_SETTINGS] } else { &[HTTP2_SETTINGS, "upgrade"] },
+                if is_left { &[HTTP2_SETTINGS] } else { &[HTTP2_SETTINGS, "upgrade"] },
                 out,
             );
         } else {
@@ -52,6 +52,11 @@ pub fn write_request(head: &RequestHead<'_>, effects: &[HeaderEffect], out: &mut
         write_header(&effect.name, &effect.value, out);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the server is asked for another protocol, after HTTP/2 was taken out.
+pub(super) fn asks_for_upgrade(headers: &[(&str, &[u8])]) -> bool {
+    headers.iter().any(|(name, value)| is(name, "upgrade") && !is_only(value, H2C))
 }
 
 fn is(name: &str, known: &str) -> bool {

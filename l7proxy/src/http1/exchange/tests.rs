@@ -185,9 +185,12 @@ fn nobody_answers_before_being_asked() {
     rig.client(GET.as_bytes()).unwrap();
     assert_eq!(rig.server(format!("{OK}{OK}").as_bytes()), Err(Broken::Unasked));
     rig.sent(GET, OK);
-    let mut rig = Rig::new();
-    rig.client(GET.as_bytes()).unwrap();
-    assert!(rig.server(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").is_err());
+    // Nobody asked for another protocol, or for HTTP/2 alone, which the server does not hear of.
+    for headers in ["", "Upgrade: h2c\r\nConnection: Upgrade\r\n", "Upgrade: \r\n"] {
+        let mut rig = Rig::new();
+        rig.client(format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n").as_bytes()).unwrap();
+        assert!(rig.server(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").is_err(), "{headers:?}");
+    }
 }
 
 #[test]
