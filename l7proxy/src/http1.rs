@@ -13,7 +13,7 @@ mod response;
 
 pub use chunked::{ChunkError, Chunked, Progress};
 pub use exchange::{Broken, Exchange, FromClient, Pass};
-pub use forward::write_request;
+pub use forward::{EffectError, write_request};
 pub use framing::{BodyLength, FramingError};
 pub use head::{Head, HeadError, Limits, Parsed, RequestHead, Target};
 pub use response::{Asked, Follows, ResponseHead, parse_response};

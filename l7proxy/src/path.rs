@@ -109,7 +109,7 @@ fn without_dots(path: &str) -> Result<String, PathError> {
     let mut kept: Vec<&str> = Vec::new();
     let mut ends_in_slash = true;
     for segment in path.split('/') {
-        let bare = segment.split(';').next().unwrap_or_default();
+        let bare = segment.split(';').next().and_then(|bare| bare.split("%3B").next()).unwrap_or_default();
         if bare.len() < segment.len() && matches!(bare, "." | "..") {
             return Err(PathError::DotsWithParameter);
         }
@@ -195,6 +195,7 @@ mod tests {
             ("/public/..;x/private", PathError::DotsWithParameter),
             ("/public/%2e%2e;/private", PathError::DotsWithParameter),
             ("/public/.;x/private", PathError::DotsWithParameter),
+            ("/public/..%3bx/private", PathError::DotsWithParameter),
         ];
         for (target, wanted) in cases {
             assert_eq!(normal(target), Err(wanted), "{target}");

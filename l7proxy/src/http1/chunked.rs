@@ -3,6 +3,8 @@
 //! What was checked may be forwarded as it came. Only the trailer is held back until it is whole, because a field in it
 //! may be one that no trailer may have.
 
+/// How many digits a size may have; more are zeros or too much.
+const DIGITS_MAX: u32 = 16;
 /// How many bytes a chunk's extensions may have.
 const EXTENSION_MAX: usize = 256;
 /// How many bytes a trailer may have.
@@ -60,6 +62,7 @@ pub struct Progress {
 #[derive(Debug, Default)]
 pub struct Chunked {
     state: State,
+    digits: u32,
     extension: usize,
     trailer: Vec<u8>,
 }
@@ -117,7 +120,10 @@ impl Chunked {
     fn step(&mut self, rest: &[u8]) -> Result<usize, ChunkError> {
         let byte = rest.first().copied().unwrap_or_default();
         self.state = match self.state {
-            State::Start => State::Size(digit(byte).ok_or(ChunkError::Size)?),
+            State::Start => {
+                self.digits = 1;
+                State::Size(digit(byte).ok_or(ChunkError::Size)?)
+            }
             State::Size(size) => self.size(size, byte)?,
             State::Extension(size) => self.in_extension(size, byte)?,
             State::SizeEnd(_) | State::DataEnd | State::DataEndLf => self.line_end(byte)?,
@@ -141,9 +147,9 @@ impl Chunked {
                 Ok(State::Extension(size))
             }
             _ => {
-                let digit = digit(byte).ok_or(ChunkError::Size)?;
-                let size = size.checked_mul(16).ok_or(ChunkError::Size)?;
-                Ok(State::Size(size | digit))
+                self.digits += 1;
+                let digit = digit(byte).filter(|_| self.digits <= DIGITS_MAX).ok_or(ChunkError::Size)?;
+                Ok(State::Size(size << 4 | digit))
             }
         }
     }
@@ -261,6 +267,7 @@ mod tests {
             ("1 \r\n", ChunkError::Size),
             ("1\na", ChunkError::Size),
             ("10000000000000000\r\n", ChunkError::Size),
+            ("00000000000000001\r\n", ChunkError::Size),
             ("1\ra", ChunkError::LineEnd),
             ("1;x\ny\r\n", ChunkError::LineEnd),
             ("1;x\0\r\n", ChunkError::Extension),

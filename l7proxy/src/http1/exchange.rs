@@ -20,6 +20,9 @@ pub enum Broken {
     /// Its body.
     #[error(transparent)]
     Chunk(#[from] ChunkError),
+    /// More interim responses than a request has use for.
+    #[error("too many interim responses")]
+    Interim,
     /// The server sends what nobody asked for.
     #[error("an answer without a request")]
     Unasked,
@@ -58,9 +61,13 @@ pub struct Exchange {
     request: Request,
     answer: Answer,
     asked: Asked,
+    interim: u32,
     is_used: bool,
     closes: bool,
 }
+
+/// How many interim responses (1xx) one request may get.
+const INTERIM_MAX: u32 = 16;
 
 /// What the client sends.
 #[derive(Debug, Default)]
@@ -176,6 +183,7 @@ impl Exchange {
 
     fn start(&mut self, head: &RequestHead<'_>) {
         self.is_used = true;
+        self.interim = 0;
         self.closes = !persists(head.minor, &head.headers);
     }
 
@@ -205,7 +213,12 @@ impl Exchange {
     fn answer_head(&mut self, bytes: &[u8]) -> Result<Option<Pass>, Broken> {
         let Some(head) = parse_response(bytes, self.asked, self.head.limits)? else { return Ok(None) };
         match head.follows {
-            Follows::Response => {}
+            Follows::Response => {
+                self.interim += 1;
+                if self.interim > INTERIM_MAX {
+                    return Err(Broken::Interim);
+                }
+            }
             Follows::Tunnel => self.answer = Answer::Tunnel,
             Follows::UntilClose => {
                 self.closes = true;

@@ -4,16 +4,38 @@ use sluice_policy::l7::{HeaderAction, HeaderEffect};
 
 use super::head::{RequestHead, Target};
 
-/// The protocol that a server must not be asked for: its requests would pass unjudged.
-const H2C: &str = "h2c";
-/// What comes with it (RFC 7540, section 3.2.1), and which `Connection` names as well.
+/// Protocols that a server must not be asked for, by how their names begin: requests in them would pass unjudged.
+const NEVER_ASKED_FOR: [&str; 3] = ["h2", "http/", "tls/"];
+/// What comes with HTTP/2 (RFC 7540, section 3.2.1), and which `Connection` names as well.
 const HTTP2_SETTINGS: &str = "http2-settings";
+/// Headers that no rule changes: they say how the message is framed and whose it is.
+const NEVER_CHANGED: [&str; 8] =
+    ["connection", "content-length", "host", HTTP2_SETTINGS, "te", "trailer", "transfer-encoding", "upgrade"];
+
+/// An effect that would make another message of the one that was judged. The request must not be forwarded.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EffectError {
+    /// Its header is one that says how the message is framed, or no header.
+    #[error("the header {0:?} cannot be changed")]
+    Name(String),
+    /// Its value, perhaps a secret's, has a character that would end the header.
+    #[error("the value of the header {0} is none")]
+    Value(String),
+}
 
 /// Writes the head down for the server, behind what is in `out`.
 ///
-/// The target is in its one form, `Host` is the authority, effects are carried out, and an upgrade to HTTP/2 is not
-/// asked for. Everything else goes on as it came.
-pub fn write_request(head: &RequestHead<'_>, effects: &[HeaderEffect], out: &mut Vec<u8>) {
+/// The target is in its one form, `Host` is the authority, effects are carried out, and no other HTTP is asked for.
+/// Everything else goes on as it came.
+///
+/// # Errors
+/// An effect cannot be carried out; nothing was written.
+pub fn write_request(
+    head: &RequestHead<'_>,
+    effects: &[HeaderEffect],
+    out: &mut Vec<u8>,
+) -> Result<(), EffectError> {
+    effects.iter().try_for_each(check)?;
     let target = match &head.target {
         Target::Path(path) => path,
         Target::Tunnel(authority) => *authority,
@@ -26,23 +48,19 @@ pub fn write_request(head: &RequestHead<'_>, effects: &[HeaderEffect], out: &mut
     if !head.authority.is_empty() && !head.headers.iter().any(|(name, _)| is(name, "host")) {
         write_header("Host", head.authority.as_bytes(), out);
     }
-    let asks_for_h2c = head.headers.iter().any(|(name, value)| is(name, "upgrade") && has_token(value, H2C));
+    let is_upgrade_left = asks_for_upgrade(&head.headers);
     for (name, value) in &head.headers {
-        if is_taken_out(name, effects) || (asks_for_h2c && is(name, HTTP2_SETTINGS)) {
+        if is_taken_out(name, effects) || is(name, HTTP2_SETTINGS) {
             continue;
         }
         if is(name, "host") {
             write_header(name, head.authority.as_bytes(), out);
-        } else if asks_for_h2c && is(name, "upgrade") {
-            write_list(name, value, &[H2C], out);
-        } else if asks_for_h2c && is(name, "connection") {
-            let is_left = asks_for_upgrade(&head.headers);
-            write_list(
-                name,
-                value,
-                if is_left { &[HTTP2_SETTINGS] } else { &[HTTP2_SETTINGS, "upgrade"] },
-                out,
-            );
+        } else if is(name, "upgrade") {
+            write_list(name, value, is_never_asked_for, out);
+        } else if is(name, "connection") {
+            let is_gone =
+                |word: &[u8]| is_word(word, HTTP2_SETTINGS) || (!is_upgrade_left && is_word(word, "upgrade"));
+            write_list(name, value, is_gone, out);
         } else {
             write_header(name, value, out);
         }
@@ -52,11 +70,32 @@ pub fn write_request(head: &RequestHead<'_>, effects: &[HeaderEffect], out: &mut
         write_header(&effect.name, &effect.value, out);
     }
     out.extend_from_slice(b"\r\n");
+    Ok(())
 }
 
-/// Whether the server is asked for another protocol, after HTTP/2 was taken out.
+fn check(effect: &HeaderEffect) -> Result<(), EffectError> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let is_name = !effect.name.is_empty() && effect.name.bytes().all(is_token);
+    if !is_name || NEVER_CHANGED.iter().any(|never| is(&effect.name, never)) {
+        return Err(EffectError::Name(effect.name.clone()));
+    }
+    let is_text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+    if !effect.value.iter().all(is_text) {
+        return Err(EffectError::Value(effect.name.clone()));
+    }
+    Ok(())
+}
+
+/// Whether the server is asked for another protocol, after those were taken out that it must not be asked for.
 pub(super) fn asks_for_upgrade(headers: &[(&str, &[u8])]) -> bool {
-    headers.iter().any(|(name, value)| is(name, "upgrade") && !is_only(value, H2C))
+    let mut upgrades = headers.iter().filter(|(name, _)| is(name, "upgrade"));
+    upgrades.any(|(_, value)| words(value).any(|word| !is_never_asked_for(word)))
+}
+
+fn is_never_asked_for(word: &[u8]) -> bool {
+    NEVER_ASKED_FOR
+        .iter()
+        .any(|start| word.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start.as_bytes())))
 }
 
 fn is(name: &str, known: &str) -> bool {
@@ -76,25 +115,20 @@ fn write_header(name: &str, value: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A list without some of its words; no header if nothing is left.
-fn write_list(name: &str, value: &[u8], without: &[&str], out: &mut Vec<u8>) {
-    let is_left = |word: &&[u8]| !without.iter().any(|gone| word.eq_ignore_ascii_case(gone.as_bytes()));
-    let left: Vec<&[u8]> = words(value).filter(is_left).collect();
+fn write_list(name: &str, value: &[u8], is_gone: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+    let left: Vec<&[u8]> = words(value).filter(|word| !is_gone(word)).collect();
     if !left.is_empty() {
         write_header(name, &left.join(b", ".as_slice()), out);
     }
 }
 
+fn is_word(word: &[u8], known: &str) -> bool {
+    word.eq_ignore_ascii_case(known.as_bytes())
+}
+
 /// The words of a list such as `Connection` and `Upgrade` have.
 fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
-}
-
-fn has_token(value: &[u8], token: &str) -> bool {
-    words(value).any(|word| word.eq_ignore_ascii_case(token.as_bytes()))
-}
-
-fn is_only(value: &[u8], token: &str) -> bool {
-    words(value).all(|word| word.eq_ignore_ascii_case(token.as_bytes()))
 }
 
 #[cfg(test)]
@@ -105,7 +139,7 @@ mod tests {
     fn forwarded(text: &str, effects: &[HeaderEffect]) -> String {
         let Ok(Parsed::Request(head)) = Head::default().parse(text.as_bytes()) else { panic!("{text:?}") };
         let mut out = Vec::new();
-        write_request(&head, effects, &mut out);
+        write_request(&head, effects, &mut out).unwrap();
         let written = String::from_utf8(out).unwrap();
         assert!(matches!(Head::default().parse(written.as_bytes()), Ok(Parsed::Request(_))), "{written:?}");
         written
@@ -158,13 +192,36 @@ mod tests {
         }
     }
 
+    fn effect(action: HeaderAction, name: &str, value: &str) -> HeaderEffect {
+        HeaderEffect { action, name: name.to_owned(), value: value.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn effects_make_no_other_message() {
+        let text = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+        let Ok(Parsed::Request(head)) = Head::default().parse(text.as_bytes()) else { panic!() };
+        let cases = [
+            effect(HeaderAction::Delete, "Content-Length", ""),
+            effect(HeaderAction::Add, "transfer-encoding", "chunked"),
+            effect(HeaderAction::Replace, "Host", "other"),
+            effect(HeaderAction::Add, "X: y\r\nZ", "a"),
+            effect(HeaderAction::Add, "", "a"),
+            effect(HeaderAction::Add, "X", "a\r\nHost: other"),
+            effect(HeaderAction::Replace, "X", "a\0"),
+        ];
+        for effect in cases {
+            let mut out = Vec::new();
+            assert!(
+                write_request(&head, std::slice::from_ref(&effect), &mut out).is_err(),
+                "{}",
+                effect.name
+            );
+            assert!(out.is_empty());
+        }
+    }
+
     #[test]
     fn effects_are_carried_out() {
-        let effect = |action, name: &str, value: &str| HeaderEffect {
-            action,
-            name: name.to_owned(),
-            value: value.as_bytes().to_vec(),
-        };
         let effects = [
             effect(HeaderAction::Add, "X-Added", "1"),
             effect(HeaderAction::Delete, "x-gone", ""),

@@ -18,7 +18,7 @@ pub enum FramingError {
     /// More than one `Content-Length`, equal or not, or a list of them.
     #[error("more than one Content-Length")]
     SeveralLengths,
-    /// A `Content-Length` that is not one decimal number below 2⁶⁴.
+    /// A `Content-Length` that is not one decimal number below 2⁶³, which is where others stop counting.
     #[error("Content-Length is no number")]
     BadLength,
     /// Anything but the one word `chunked`.
@@ -75,7 +75,8 @@ fn number(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let number: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    u64::try_from(number).ok()
 }
 
 #[cfg(test)]
@@ -91,7 +92,8 @@ mod tests {
             (&[], 1, Ok(BodyLength::Exactly(0))),
             (&[(CL, "0")], 1, Ok(BodyLength::Exactly(0))),
             (&[(CL, "5")], 0, Ok(BodyLength::Exactly(5))),
-            (&[(CL, "18446744073709551615")], 1, Ok(BodyLength::Exactly(u64::MAX))),
+            (&[(CL, "9223372036854775807")], 1, Ok(BodyLength::Exactly(i64::MAX.unsigned_abs()))),
+            (&[(CL, "9223372036854775808")], 1, Err(FramingError::BadLength)),
             (&[(CL, "18446744073709551618")], 1, Err(FramingError::BadLength)),
             (&[(CL, "+5")], 1, Err(FramingError::BadLength)),
             (&[(CL, "-1")], 1, Err(FramingError::BadLength)),

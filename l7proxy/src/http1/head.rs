@@ -113,6 +113,9 @@ pub enum HeadError {
     /// `Host` is no host and port, or not that of the target.
     #[error("Host is not the authority")]
     BadHost,
+    /// `Connection` names a header without which the message is another one.
+    #[error("Connection names a header of the message's frame")]
+    BadConnection,
     /// A form of target that does not go with the method, or none.
     #[error("no target for this method")]
     BadTarget,
@@ -152,6 +155,7 @@ impl HeadError {
             | Self::NoHost
             | Self::SeveralHosts
             | Self::BadHost
+            | Self::BadConnection
             | Self::BadTarget
             | Self::Path(_)
             | Self::Framing(_) => 400,
@@ -225,9 +229,19 @@ fn understand<'b>(request: &httparse::Request<'_, 'b>, length: usize) -> Result<
     };
     let headers: Vec<(&str, &[u8])> = request.headers.iter().map(|own| (own.name, own.value)).collect();
     let host = host(&headers, minor)?;
+    check_connection(&headers)?;
     let (target, authority) = target(method, written, host)?;
     let body = request_length(headers.iter().copied(), minor)?;
     Ok(RequestHead { method, target, authority, minor, headers, body, length })
+}
+
+/// The next recipient takes out what `Connection` names (RFC 9110, section 7.6.1), and must not take out these.
+fn check_connection(headers: &[(&str, &[u8])]) -> Result<(), HeadError> {
+    const NEVER_NAMED: [&str; 3] = ["content-length", "host", "transfer-encoding"];
+    let lists = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
+    let mut words = lists.flat_map(|(_, value)| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let is_bad = |word: &[u8]| NEVER_NAMED.iter().any(|never| word.eq_ignore_ascii_case(never.as_bytes()));
+    if words.any(is_bad) { Err(HeadError::BadConnection) } else { Ok(()) }
 }
 
 /// The one `Host`; HTTP/1.0 may have none.

@@ -49,7 +49,7 @@ impl Rig {
                         self.to_client.extend(DENIED);
                         self.exchange.deny(&head);
                     } else {
-                        write_request(&head, &[], &mut self.to_server);
+                        write_request(&head, &[], &mut self.to_server).unwrap();
                         self.exchange.allow(&head);
                     }
                     self.from_client.drain(..head.length);
@@ -163,6 +163,14 @@ fn an_answer_that_is_cut_short_is_no_answer() {
     rig.client(GET.as_bytes()).unwrap();
     rig.server(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").unwrap();
     assert!(!rig.exchange.server_ended());
+}
+
+#[test]
+fn interim_answers_have_an_end() {
+    let mut rig = Rig::new();
+    rig.client(GET.as_bytes()).unwrap();
+    rig.server("HTTP/1.1 102 Processing\r\n\r\n".repeat(16).as_bytes()).unwrap();
+    assert_eq!(rig.server(b"HTTP/1.1 102 Processing\r\n\r\n"), Err(Broken::Interim));
 }
 
 /// An answer that comes before the whole request: the rest of that must not be taken for the next one.

@@ -61,6 +61,7 @@ fn what_is_read_in_two_ways_is_refused() {
         ("CONNECT /x HTTP/1.1\r\nHost: a\r\n\r\n", BadTarget),
         ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", BadTarget),
         ("CONNECT b:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", BadTarget),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, Content-Length\r\n\r\n", BadConnection),
         ("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", Path(PathError::Nul)),
         ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Path(PathError::BadCharacter)),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Spaces),
