@@ -7,8 +7,8 @@
 //!
 //! - `%XX` of an unreserved character (RFC 3986, section 2.3) is that character; of others the digits are upper case. It
 //!   is decoded once: `%252e` stays.
-//! - `\`, `%5C` and `%2F` are `/`, and several in a row are one.
-//! - `.` and `..` are resolved (section 5.2.4); above the root there is nothing.
+//! - `\`, `%5C` and `%2F` are `/`.
+//! - `.` and `..` are resolved (section 5.2.4); above the root there is nothing. Then several slashes in a row are one.
 //!
 //! What no form can be agreed on is refused: `%00`, `%` without two digits, `#`, bytes that are not printable ASCII,
 //! and dots with a parameter (`..;x`), which some servers take for `..`.
@@ -108,24 +108,24 @@ const fn is_unreserved(byte: u8) -> bool {
 fn without_dots(path: &str) -> Result<String, PathError> {
     let mut kept: Vec<&str> = Vec::new();
     let mut ends_in_slash = true;
-    for segment in path.split('/') {
+    for segment in path.split('/').skip(1) {
         let bare = segment.split(';').next().and_then(|bare| bare.split("%3B").next()).unwrap_or_default();
         if bare.len() < segment.len() && matches!(bare, "." | "..") {
             return Err(PathError::DotsWithParameter);
         }
         ends_in_slash = matches!(segment, "" | "." | "..");
         match segment {
-            "" | "." => {}
+            "." => {}
             ".." => drop(kept.pop()),
             _ => kept.push(segment),
         }
     }
     let mut found = String::with_capacity(path.len());
-    for segment in &kept {
+    for segment in kept.iter().filter(|segment| !segment.is_empty()) {
         found.push('/');
         found.push_str(segment);
     }
-    if ends_in_slash || kept.is_empty() {
+    if ends_in_slash || found.is_empty() {
         found.push('/');
     }
     Ok(found)
@@ -155,6 +155,8 @@ mod tests {
             ("//public/x", "/public/x"),
             ("/%70ublic", "/public"),
             ("/a//b///c", "/a/b/c"),
+            ("/a//../b", "/a/b"),
+            ("/a//..//../b", "/a/b"),
             ("/a/./b/.", "/a/b/"),
             ("/a/b/..", "/a/"),
             ("/../..", "/"),
