@@ -6,6 +6,7 @@
 
 mod chunked;
 mod exchange;
+mod fields;
 mod forward;
 mod framing;
 mod head;
@@ -15,5 +16,5 @@ pub use chunked::{ChunkError, Chunked, Progress};
 pub use exchange::{Broken, Exchange, FromClient, Pass};
 pub use forward::{EffectError, write_request};
 pub use framing::{BodyLength, FramingError};
-pub use head::{Head, HeadError, Limits, Parsed, RequestHead, Target};
+pub use head::{HeadError, Limits, Parsed, RequestHead, Target, parse_request};
 pub use response::{Asked, Follows, ResponseHead, parse_response};

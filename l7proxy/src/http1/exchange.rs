@@ -6,9 +6,10 @@
 //! bytes: it shows all that came and was not consumed yet, and is told what to do with how many of them.
 
 use super::chunked::{ChunkError, Chunked};
+use super::fields::{Fields, is_word, values, words};
 use super::forward::asks_for_upgrade;
 use super::framing::BodyLength;
-use super::head::{Head, HeadError, Parsed, RequestHead};
+use super::head::{HeadError, Limits, Parsed, RequestHead, parse_request};
 use super::response::{Asked, Follows, parse_response};
 
 /// A message that ends the connection, because nobody can say where it ends.
@@ -54,10 +55,17 @@ pub struct Pass {
     pub trailer: Vec<u8>,
 }
 
+impl Pass {
+    /// All of so many bytes.
+    const fn all(length: usize) -> Self {
+        Self { consumed: length, forward: length, trailer: Vec::new() }
+    }
+}
+
 /// The order of messages.
 #[derive(Debug, Default)]
 pub struct Exchange {
-    head: Head,
+    limits: Limits,
     request: Request,
     answer: Answer,
     asked: Asked,
@@ -110,7 +118,7 @@ impl Body {
             Self::Exactly(left) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left = left.saturating_sub(taken as u64);
-                Ok(Pass { consumed: taken, forward: taken, trailer: Vec::new() })
+                Ok(Pass::all(taken))
             }
             Self::Chunked(body) => {
                 let progress = body.advance(bytes)?;
@@ -135,14 +143,13 @@ impl Exchange {
     /// The client gets the error's status, and then the connection ends.
     pub fn from_client<'b>(&mut self, bytes: &'b [u8]) -> Result<FromClient<'b>, Broken> {
         if matches!(self.answer, Answer::Tunnel) {
-            let pass = Pass { consumed: bytes.len(), forward: bytes.len(), trailer: Vec::new() };
-            return Ok(FromClient::Pass(pass));
+            return Ok(FromClient::Pass(Pass::all(bytes.len())));
         }
         match &mut self.request {
             Request::Sent => Ok(FromClient::Wait),
             Request::Head if self.closes => Ok(FromClient::Wait),
             Request::Head if bytes.is_empty() => Ok(FromClient::More),
-            Request::Head => match self.head.parse(bytes)? {
+            Request::Head => match parse_request(bytes, self.limits)? {
                 Parsed::Partial => Ok(FromClient::More),
                 Parsed::Request(head) => Ok(FromClient::Request(head)),
                 Parsed::Http2 if self.is_used => Err(HeadError::Version.into()),
@@ -195,10 +202,9 @@ impl Exchange {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let all = Pass { consumed: bytes.len(), forward: bytes.len(), trailer: Vec::new() };
         match &mut self.answer {
             Answer::None => Err(Broken::Unasked),
-            Answer::Tunnel | Answer::UntilClose => Ok(Some(all)),
+            Answer::Tunnel | Answer::UntilClose => Ok(Some(Pass::all(bytes.len()))),
             Answer::Head => self.answer_head(bytes),
             Answer::Body(body) => {
                 let pass = body.pass(bytes)?;
@@ -211,7 +217,7 @@ impl Exchange {
     }
 
     fn answer_head(&mut self, bytes: &[u8]) -> Result<Option<Pass>, Broken> {
-        let Some(head) = parse_response(bytes, self.asked, self.head.limits)? else { return Ok(None) };
+        let Some(head) = parse_response(bytes, self.asked, self.limits)? else { return Ok(None) };
         match head.follows {
             Follows::Response => {
                 self.interim += 1;
@@ -232,7 +238,7 @@ impl Exchange {
                 }
             }
         }
-        Ok(Some(Pass { consumed: head.length, forward: head.length, trailer: Vec::new() }))
+        Ok(Some(Pass::all(head.length)))
     }
 
     /// The answer has ended. Where it came before the request had, the rest of that is nobody's.
@@ -265,12 +271,8 @@ impl Exchange {
 }
 
 /// Whether the sender of a message keeps the connection (RFC 9112, section 9.3).
-fn persists(minor: u8, headers: &[(&str, &[u8])]) -> bool {
-    let says = |word: &str| {
-        let own = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
-        let mut words = own.flat_map(|(_, value)| value.split(|byte| *byte == b','));
-        words.any(|own| own.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
-    };
+fn persists(minor: u8, headers: &Fields<'_>) -> bool {
+    let says = |known: &str| values(headers, "connection").flat_map(words).any(|word| is_word(word, known));
     !says("close") && (minor == 1 || says("keep-alive"))
 }
 

@@ -2,6 +2,7 @@
 
 use sluice_policy::l7::{HeaderAction, HeaderEffect};
 
+use super::fields::{Fields, is_word, values, words};
 use super::head::{RequestHead, Target};
 
 /// Protocols that a server must not be asked for, by how their names begin: requests in them would pass unjudged.
@@ -45,7 +46,7 @@ pub fn write_request(
         out.extend_from_slice(part.as_bytes());
     }
     // HTTP/1.0 may name its host in the target alone, which goes on without.
-    if !head.authority.is_empty() && !head.headers.iter().any(|(name, _)| is(name, "host")) {
+    if !head.authority.is_empty() && values(&head.headers, "host").next().is_none() {
         write_header("Host", head.authority.as_bytes(), out);
     }
     let is_upgrade_left = asks_for_upgrade(&head.headers);
@@ -87,9 +88,8 @@ fn check(effect: &HeaderEffect) -> Result<(), EffectError> {
 }
 
 /// Whether the server is asked for another protocol, after those were taken out that it must not be asked for.
-pub(super) fn asks_for_upgrade(headers: &[(&str, &[u8])]) -> bool {
-    let mut upgrades = headers.iter().filter(|(name, _)| is(name, "upgrade"));
-    upgrades.any(|(_, value)| words(value).any(|word| !is_never_asked_for(word)))
+pub(super) fn asks_for_upgrade(headers: &Fields<'_>) -> bool {
+    values(headers, "upgrade").flat_map(words).any(|word| !is_never_asked_for(word))
 }
 
 fn is_never_asked_for(word: &[u8]) -> bool {
@@ -122,26 +122,22 @@ fn write_list(name: &str, value: &[u8], is_gone: impl Fn(&[u8]) -> bool, out: &m
     }
 }
 
-fn is_word(word: &[u8], known: &str) -> bool {
-    word.eq_ignore_ascii_case(known.as_bytes())
-}
-
-/// The words of a list such as `Connection` and `Upgrade` have.
-fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|word| !word.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::{Head, Parsed};
+    use crate::http1::{Limits, Parsed, parse_request};
 
     fn forwarded(text: &str, effects: &[HeaderEffect]) -> String {
-        let Ok(Parsed::Request(head)) = Head::default().parse(text.as_bytes()) else { panic!("{text:?}") };
+        let Ok(Parsed::Request(head)) = parse_request(text.as_bytes(), Limits::default()) else {
+            panic!("{text:?}")
+        };
         let mut out = Vec::new();
         write_request(&head, effects, &mut out).unwrap();
         let written = String::from_utf8(out).unwrap();
-        assert!(matches!(Head::default().parse(written.as_bytes()), Ok(Parsed::Request(_))), "{written:?}");
+        assert!(
+            matches!(parse_request(written.as_bytes(), Limits::default()), Ok(Parsed::Request(_))),
+            "{written:?}"
+        );
         written
     }
 
@@ -199,7 +195,7 @@ mod tests {
     #[test]
     fn effects_make_no_other_message() {
         let text = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
-        let Ok(Parsed::Request(head)) = Head::default().parse(text.as_bytes()) else { panic!() };
+        let Ok(Parsed::Request(head)) = parse_request(text.as_bytes(), Limits::default()) else { panic!() };
         let cases = [
             effect(HeaderAction::Delete, "Content-Length", ""),
             effect(HeaderAction::Add, "transfer-encoding", "chunked"),

@@ -37,12 +37,12 @@ pub(super) fn request_length<'h>(
     headers: impl Iterator<Item = (&'h str, &'h [u8])>,
     minor: u8,
 ) -> Result<BodyLength, FramingError> {
-    Ok(response_length(headers, minor)?.unwrap_or(BodyLength::Exactly(0)))
+    Ok(message_length(headers, minor)?.unwrap_or(BodyLength::Exactly(0)))
 }
 
 /// The length that the headers of a message of HTTP/1.`minor` say, if they do. Names and values are without spaces
 /// around them.
-pub(super) fn response_length<'h>(
+pub(super) fn message_length<'h>(
     headers: impl Iterator<Item = (&'h str, &'h [u8])>,
     minor: u8,
 ) -> Result<Option<BodyLength>, FramingError> {

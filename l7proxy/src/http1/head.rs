@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::fields::{Fields, is_word, values, words};
 use super::framing::{BodyLength, FramingError, request_length};
 use crate::path::{self, PathError};
 
@@ -19,8 +20,22 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How many headers a request may have.
+    /// How many headers a message may have.
     pub const HEADERS: usize = 100;
+
+    /// The length of a head of which so many bytes came; none if it is not whole.
+    pub(super) const fn length(
+        self,
+        status: httparse::Status<usize>,
+        came: usize,
+    ) -> Result<Option<usize>, HeadError> {
+        match status {
+            httparse::Status::Partial if came >= self.head_bytes => Err(HeadError::TooLarge),
+            httparse::Status::Partial => Ok(None),
+            httparse::Status::Complete(length) if length > self.head_bytes => Err(HeadError::TooLarge),
+            httparse::Status::Complete(length) => Ok(Some(length)),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -163,33 +178,22 @@ impl HeadError {
     }
 }
 
-/// Reads heads of requests.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Head {
-    /// How much is read.
-    pub limits: Limits,
-}
-
-impl Head {
-    /// What `bytes` begin with, all that came and was not read yet.
-    ///
-    /// # Errors
-    /// It is no request that everybody reads alike, and never will be one whatever follows.
-    pub fn parse<'b>(&self, bytes: &'b [u8]) -> Result<Parsed<'b>, HeadError> {
-        let known = bytes.get(..HTTP2_PREFACE.len()).unwrap_or(bytes);
-        if !known.is_empty() && HTTP2_PREFACE.starts_with(known) {
-            return Ok(if known == HTTP2_PREFACE { Parsed::Http2 } else { Parsed::Partial });
-        }
-        check_request_line(bytes)?;
-        check_headers(bytes)?;
-        let mut headers = [httparse::EMPTY_HEADER; Limits::HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(bytes)? {
-            httparse::Status::Partial if bytes.len() >= self.limits.head_bytes => Err(HeadError::TooLarge),
-            httparse::Status::Partial => Ok(Parsed::Partial),
-            httparse::Status::Complete(length) if length > self.limits.head_bytes => Err(HeadError::TooLarge),
-            httparse::Status::Complete(length) => understand(&request, length).map(Parsed::Request),
-        }
+/// What `bytes` begin with, all that came and was not read yet.
+///
+/// # Errors
+/// It is no request that everybody reads alike, and never will be one whatever follows.
+pub fn parse_request(bytes: &[u8], limits: Limits) -> Result<Parsed<'_>, HeadError> {
+    let known = bytes.get(..HTTP2_PREFACE.len()).unwrap_or(bytes);
+    if !known.is_empty() && HTTP2_PREFACE.starts_with(known) {
+        return Ok(if known == HTTP2_PREFACE { Parsed::Http2 } else { Parsed::Partial });
+    }
+    check_request_line(bytes)?;
+    check_headers(bytes)?;
+    let mut headers = [httparse::EMPTY_HEADER; Limits::HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match limits.length(request.parse(bytes)?, bytes.len())? {
+        Some(length) => understand(&request, length).map(Parsed::Request),
+        None => Ok(Parsed::Partial),
     }
 }
 
@@ -236,19 +240,18 @@ fn understand<'b>(request: &httparse::Request<'_, 'b>, length: usize) -> Result<
 }
 
 /// The next recipient takes out what `Connection` names (RFC 9110, section 7.6.1), and must not take out these.
-fn check_connection(headers: &[(&str, &[u8])]) -> Result<(), HeadError> {
+fn check_connection(headers: &Fields<'_>) -> Result<(), HeadError> {
     const NEVER_NAMED: [&str; 3] = ["content-length", "host", "transfer-encoding"];
-    let lists = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection"));
-    let mut words = lists.flat_map(|(_, value)| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let is_bad = |word: &[u8]| NEVER_NAMED.iter().any(|never| word.eq_ignore_ascii_case(never.as_bytes()));
-    if words.any(is_bad) { Err(HeadError::BadConnection) } else { Ok(()) }
+    let is_bad = |word: &[u8]| NEVER_NAMED.iter().any(|never| is_word(word, never));
+    let is_named = values(headers, "connection").flat_map(words).any(is_bad);
+    if is_named { Err(HeadError::BadConnection) } else { Ok(()) }
 }
 
 /// The one `Host`; HTTP/1.0 may have none.
-fn host<'b>(headers: &[(&str, &'b [u8])], minor: u8) -> Result<Option<&'b str>, HeadError> {
-    let mut hosts = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+fn host<'b>(headers: &Fields<'b>, minor: u8) -> Result<Option<&'b str>, HeadError> {
+    let mut hosts = values(headers, "host");
     let host = match (hosts.next(), hosts.next()) {
-        (Some((_, host)), None) => *host,
+        (Some(host), None) => host,
         (None, _) if minor == 0 => return Ok(None),
         (None, _) => return Err(HeadError::NoHost),
         (Some(_), Some(_)) => return Err(HeadError::SeveralHosts),

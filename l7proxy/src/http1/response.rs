@@ -3,7 +3,7 @@
 //! A response is read to know where the next one begins: a server that could make the proxy and the client disagree
 //! about that would answer requests that it never saw.
 
-use super::framing::{BodyLength, FramingError, response_length};
+use super::framing::{BodyLength, FramingError, message_length};
 use super::head::{HeadError, Limits, check_headers};
 
 /// The head of a response.
@@ -57,12 +57,7 @@ pub fn parse_response<'b>(
     check_headers(bytes)?;
     let mut headers = [httparse::EMPTY_HEADER; Limits::HEADERS];
     let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(bytes)? {
-        httparse::Status::Partial if bytes.len() >= limits.head_bytes => return Err(HeadError::TooLarge),
-        httparse::Status::Partial => return Ok(None),
-        httparse::Status::Complete(length) if length > limits.head_bytes => return Err(HeadError::TooLarge),
-        httparse::Status::Complete(length) => length,
-    };
+    let Some(length) = limits.length(response.parse(bytes)?, bytes.len())? else { return Ok(None) };
     let (Some(status), Some(minor)) = (response.code, response.version) else {
         return Err(HeadError::Malformed);
     };
@@ -75,7 +70,7 @@ pub fn parse_response<'b>(
 }
 
 fn follows(status: u16, minor: u8, headers: &[(&str, &[u8])], asked: Asked) -> Result<Follows, HeadError> {
-    let length = response_length(headers.iter().copied(), minor)?;
+    let length = message_length(headers.iter().copied(), minor)?;
     match status {
         101 if asked.is_upgrade => Ok(Follows::Tunnel),
         // Nobody asked for another protocol, or HTTP/1.0 would have been asked to wait.

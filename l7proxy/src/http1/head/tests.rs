@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn parse(text: &str) -> Result<Parsed<'_>, HeadError> {
-    Head::default().parse(text.as_bytes())
+    parse_request(text.as_bytes(), Limits::default())
 }
 
 fn request(text: &str) -> RequestHead<'_> {
@@ -135,16 +135,15 @@ fn a_request_may_come_in_any_pieces() {
 fn what_has_no_end_is_refused_in_time() {
     let limits = Limits { head_bytes: 100 };
     let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(100));
-    let head = Head { limits };
-    assert!(matches!(head.parse(&text.as_bytes()[..99]), Ok(Parsed::Partial)));
-    assert_eq!(head.parse(&text.as_bytes()[..100]).unwrap_err(), HeadError::TooLarge);
+    assert!(matches!(parse_request(&text.as_bytes()[..99], limits), Ok(Parsed::Partial)));
+    assert_eq!(parse_request(&text.as_bytes()[..100], limits).unwrap_err(), HeadError::TooLarge);
     assert_eq!(HeadError::TooLarge.status(), 431);
 }
 
 proptest! {
     #[test]
     fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _parsed = Head::default().parse(&bytes);
+        let _parsed = parse_request(&bytes, Limits::default());
     }
 
     /// What passes is, written down again from its parts, the same request to whoever reads it.
