@@ -142,65 +142,63 @@ pub const GROUPS: &[Group] = &[
 /// `address` gives a pod's address.
 #[must_use]
 pub fn manifests(address: impl Fn(&Pod) -> IpAddr) -> Vec<Value> {
-    let pairs = |pairs: Pairs| -> BTreeMap<&str, &str> { pairs.iter().copied().collect() };
-    let named = |name: &'static str| {
-        let (namespace, name) = name.split_once('/').unwrap_or(("", name));
-        json!({"namespace": namespace, "name": name})
-    };
-    let namespaces = NAMESPACES.iter().map(|(name, labels)| {
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": pairs(labels)}})
-    });
+    let namespaces = NAMESPACES.iter().map(
+        |(name, labels)| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata(name, labels)}),
+    );
     let pods = PODS.iter().map(|pod| {
         let port = |(name, protocol, number): &(&str, Protocol, u16)| {
             json!({"name": name, "protocol": protocol.to_string(), "containerPort": number})
         };
         let ports: Vec<Value> = pod.ports.iter().map(port).collect();
-        let mut metadata = named(pod.name);
-        metadata["labels"] = json!(pairs(pod.labels));
         json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata(pod.name, pod.labels),
             "spec": {"containers": [{"name": "main", "ports": ports}]},
             "status": {"podIP": address(pod)},
         })
     });
-    let nodes = NODES.iter().map(|(name, labels)| {
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": pairs(labels)}})
-    });
+    let nodes = NODES.iter().map(
+        |(name, labels)| json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata(name, labels)}),
+    );
     let groups = GROUPS.iter().map(|group| {
-        let metadata = json!({"name": group.name, "labels": pairs(group.labels)});
-        let spec = json!({"externalCIDRs": group.prefixes});
-        json!({"apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": metadata, "spec": spec})
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": metadata(group.name, group.labels),
+            "spec": {"externalCIDRs": group.prefixes},
+        })
     });
-    let services = SERVICES.iter().flat_map(|service| {
-        let mut metadata = named(service.name);
-        let slice_name = format!("{}-1", metadata["name"].as_str().unwrap_or_default());
-        let slice = json!({
-            "namespace": metadata["namespace"], "name": slice_name,
-            "labels": {"kubernetes.io/service-name": metadata["name"]},
-        });
-        metadata["labels"] = json!(pairs(service.labels));
-        let port = |key: &'static str, own: bool| {
-            move |(name, protocol, number, behind): &(&str, Protocol, u16, u16)| {
-                json!({"name": name, "protocol": protocol.to_string(), key: if own { number } else { behind }})
-            }
-        };
-        let ports: Vec<Value> = service.ports.iter().map(port("port", true)).collect();
-        let behind: Vec<Value> = service.ports.iter().map(port("port", false)).collect();
-        let endpoints = service.behind.iter().map(|name| {
-            let own = PODS.iter().find(|pod| pod.name == *name).map(|pod| address(pod).to_string());
-            json!({"addresses": [own.unwrap_or_else(|| (*name).to_owned())]})
-        });
-        let selector: Option<BTreeMap<&str, &str>> = service.selector.map(|label| [label].into());
-        [
-            json!({
-                "apiVersion": "v1", "kind": "Service", "metadata": metadata,
-                "spec": {"clusterIP": service.cluster_ip, "selector": selector, "ports": ports},
-            }),
-            json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice,
-                "addressType": "IPv4", "endpoints": endpoints.collect::<Vec<_>>(), "ports": behind,
-            }),
-        ]
-    });
+    let services = SERVICES.iter().flat_map(|own| [service(own), slice(own, &address)]);
     namespaces.chain(pods).chain(nodes).chain(groups).chain(services).collect()
+}
+
+/// Of an object that is called `name` or `namespace/name`.
+fn metadata(name: &str, labels: Pairs) -> Value {
+    let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+    let labels: BTreeMap<&str, &str> = labels.iter().copied().collect();
+    json!({"namespace": namespace, "name": name, "labels": labels})
+}
+
+fn service(service: &Svc) -> Value {
+    let port = |(name, protocol, own, _): &(&str, Protocol, u16, u16)| json!({"name": name, "protocol": protocol.to_string(), "port": own});
+    let ports: Vec<Value> = service.ports.iter().map(port).collect();
+    let selector: Option<BTreeMap<&str, &str>> = service.selector.map(|label| [label].into());
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata(service.name, service.labels),
+        "spec": {"clusterIP": service.cluster_ip, "selector": selector, "ports": ports},
+    })
+}
+
+/// Who is behind a Service.
+fn slice(service: &Svc, address: impl Fn(&Pod) -> IpAddr) -> Value {
+    let port = |(name, protocol, _, behind): &(&str, Protocol, u16, u16)| json!({"name": name, "protocol": protocol.to_string(), "port": behind});
+    let ports: Vec<Value> = service.ports.iter().map(port).collect();
+    let endpoints = service.behind.iter().map(|name| {
+        let own = PODS.iter().find(|pod| pod.name == *name).map(|pod| address(pod).to_string());
+        json!({"addresses": [own.unwrap_or_else(|| (*name).to_owned())]})
+    });
+    let mut metadata = metadata(service.name, &[]);
+    metadata["labels"] = json!({"kubernetes.io/service-name": metadata["name"]});
+    metadata["name"] = json!(format!("{}-1", metadata["name"].as_str().unwrap()));
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+        "addressType": "IPv4", "endpoints": endpoints.collect::<Vec<_>>(), "ports": ports,
+    })
 }

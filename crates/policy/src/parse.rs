@@ -56,10 +56,8 @@ pub fn cilium_network_policy(
     config: &Config,
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
     let scope = cilium::Scope::Namespace(namespace_of(&policy.metadata));
-    collect(|report| {
-        check_name(&policy.metadata, report);
-        let rules = cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), scope, config, report);
-        audited(rules, &policy.metadata, report)
+    policy_rules(&policy.metadata, |report| {
+        cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), scope, config, report)
     })
 }
 
@@ -71,16 +69,8 @@ pub fn cilium_clusterwide_network_policy(
     policy: &api::CiliumClusterwideNetworkPolicy,
     config: &Config,
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
-    collect(|report| {
-        check_name(&policy.metadata, report);
-        let rules = cilium::rules(
-            policy.spec.as_ref(),
-            policy.specs.as_deref(),
-            cilium::Scope::Cluster,
-            config,
-            report,
-        );
-        audited(rules, &policy.metadata, report)
+    policy_rules(&policy.metadata, |report| {
+        cilium::rules(policy.spec.as_ref(), policy.specs.as_deref(), cilium::Scope::Cluster, config, report)
     })
 }
 
@@ -89,10 +79,8 @@ pub fn cilium_clusterwide_network_policy(
 /// # Errors
 /// Everything that is wrong with it, in the order of the document.
 pub fn network_policy(policy: &api::NetworkPolicy, config: &Config) -> Result<Vec<Rule>, Vec<ParseError>> {
-    collect(|report| {
-        check_name(&policy.metadata, report);
-        let rules = kubernetes::rules(policy.spec.as_ref(), namespace_of(&policy.metadata), config, report);
-        audited(rules, &policy.metadata, report)
+    policy_rules(&policy.metadata, |report| {
+        kubernetes::rules(policy.spec.as_ref(), namespace_of(&policy.metadata), config, report)
     })
 }
 
@@ -104,11 +92,7 @@ pub fn cluster_network_policy(
     policy: &api::ClusterNetworkPolicy,
     config: &Config,
 ) -> Result<Vec<Rule>, Vec<ParseError>> {
-    collect(|report| {
-        check_name(&policy.metadata, report);
-        let rules = cluster::rules(&policy.spec, config, report);
-        audited(rules, &policy.metadata, report)
-    })
+    policy_rules(&policy.metadata, |report| cluster::rules(&policy.spec, config, report))
 }
 
 /// A policy's name, and its rules or what is wrong with it.
@@ -172,6 +156,18 @@ impl From<&api::ClusterNetworkPolicy> for PolicyRef {
 
 /// The annotation of a policy, or of a namespace for its pods, whose denials are only to be reported: `"true"`.
 pub const AUDIT_ANNOTATION: &str = "sluice.dev/audit";
+
+/// The rules of any kind of policy: what its metadata says beside them is read here.
+fn policy_rules(
+    metadata: &api::Metadata,
+    rules: impl FnOnce(&mut Report) -> Vec<Rule>,
+) -> Result<Vec<Rule>, Vec<ParseError>> {
+    collect(|report| {
+        check_name(metadata, report);
+        let rules = rules(report);
+        audited(rules, metadata, report)
+    })
+}
 
 fn check_name(metadata: &api::Metadata, report: &mut Report) {
     if metadata.name.is_empty() {

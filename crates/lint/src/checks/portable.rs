@@ -4,10 +4,10 @@ use sluice_api::{IntOrString, cilium::PortRule};
 use sluice_policy::{PolicyKind, parse::AUDIT_ANNOTATION as AUDIT, rule::Action};
 use sluice_types::Direction;
 
-use super::patterns;
+use super::{patterns, system::is_audited};
 use crate::{
     finding::Severity,
-    report::{At, Report, metadata},
+    report::{At, Report},
     rules::{DIFFERENT_ELSEWHERE, REFUSED_ELSEWHERE},
     scene::{Policy, Scene},
     written::Entry,
@@ -112,8 +112,7 @@ fn different(policy: &Policy<'_>, report: &mut Report) {
             }
         }
     }
-    let audited = metadata(policy.document).and_then(|metadata| metadata.annotations.as_ref()?.get(AUDIT));
-    if audited.is_some_and(|value| value == "true") {
+    if is_audited(policy) {
         let message = "Cilium does not know this annotation and enforces the policy";
         let help = "There, audit mode belongs to the agent (`policy-audit-mode`) or to an endpoint.";
         report.add(&DIFFERENT_ELSEWHERE, &policy.at(format!("metadata.annotations[{AUDIT}]")), message, help);

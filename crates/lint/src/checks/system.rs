@@ -3,7 +3,6 @@
 use sluice_policy::{
     PolicyKind, Rule,
     labels::{CLUSTER, NAMESPACE},
-    parse::AUDIT_ANNOTATION as AUDIT,
     rule::{Action, RuleSubject, Tier, Traffic},
 };
 use sluice_types::{Direction, Protocol};
@@ -11,7 +10,7 @@ use sluice_types::{Direction, Protocol};
 use super::names::DNS_PORT;
 use crate::{
     cover::{PortSet, select_nobody},
-    report::{Report, metadata},
+    report::Report,
     rules::{CLUSTERWIDE_CLOSES_EVERYTHING, NAME_SERVER_CLOSED, SYSTEM_NAMESPACE_CLOSED},
     scene::{Policy, Scene},
 };
@@ -52,8 +51,7 @@ pub(super) fn check(scene: &Scene<'_>, report: &mut Report) {
 
 /// Whether a policy only reports what it would deny.
 pub(super) fn is_audited(policy: &Policy<'_>) -> bool {
-    let annotations = metadata(policy.document).and_then(|metadata| metadata.annotations.as_ref());
-    annotations.and_then(|annotations| annotations.get(AUDIT)).is_some_and(|value| value == "true")
+    policy.rules.iter().any(|rule| rule.audit)
 }
 
 /// A rule that closes a direction for all pods of where it may select them.

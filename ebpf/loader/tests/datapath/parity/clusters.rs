@@ -24,6 +24,9 @@ const PACKETS: usize = 150;
 /// Those more often that rules about requests name.
 const PORTS: [u16; 12] = [1, 53, 53, 80, 80, 80, 81, 100, 8_080, 9_092, 40_000, 65_535];
 
+/// The name of the node that judges.
+const NODE: &str = "host";
+
 /// A pod's or node's address, which lies inside of prefixes that policies name.
 fn own_address(nth: usize, family: u8) -> IpAddr {
     let last = 100 + nth as u8;
@@ -35,7 +38,7 @@ fn own_address(nth: usize, family: u8) -> IpAddr {
 }
 
 fn address_of(pod: &Pod) -> IpAddr {
-    own_address(PODS.iter().position(|own| own.name == pod.name).unwrap(), 4)
+    own_address(inside().position(|name| name == pod.name).unwrap(), 4)
 }
 
 /// The cluster under these policies.
@@ -63,10 +66,15 @@ fn cluster(policies: &[Policy]) -> Cluster {
     cluster
 }
 
+/// Everybody with an address of their own in the cluster but the node: those of each in this order.
+fn inside() -> impl Iterator<Item = &'static str> {
+    let (pods, nodes) = (PODS.iter().map(|pod| pod.name), NODES.iter().map(|(name, _)| *name));
+    pods.chain(nodes).chain(RESERVED).filter(|name| *name != NODE)
+}
+
 /// Everybody but the subject, by name.
 fn others(subject: &str) -> Vec<&'static str> {
-    let pods = PODS.iter().map(|pod| pod.name).filter(|name| *name != subject);
-    pods.chain(NODES.iter().map(|(name, _)| *name)).chain(RESERVED).chain(ADDRESSES).collect()
+    inside().chain([NODE]).chain(ADDRESSES).filter(|name| *name != subject).collect()
 }
 
 /// The node's ipcache as the agent fills it, and what of it is to be taken out again.
@@ -75,8 +83,7 @@ fn fill_ipcache(lab: &Lab, cluster: &mut Cluster) -> Vec<IpNet> {
     for (address, _) in NAMES {
         filled.push((IpNet::from(address.parse::<IpAddr>().unwrap()), cluster.identity(address).unwrap()));
     }
-    for (nth, name) in others("").into_iter().filter(|name| !is_outside(name) && *name != "host").enumerate()
-    {
+    for (nth, name) in inside().enumerate() {
         let identity = cluster.identity(name).unwrap();
         filled.extend(FAMILIES.map(|family| (IpNet::from(own_address(nth, family)), identity)));
     }
@@ -86,17 +93,12 @@ fn fill_ipcache(lab: &Lab, cluster: &mut Cluster) -> Vec<IpNet> {
     filled.into_iter().map(|(prefix, _)| prefix).collect()
 }
 
-fn is_outside(name: &str) -> bool {
-    ADDRESSES.contains(&name)
-}
-
 /// Somebody at an address of theirs.
 fn end(cluster: &mut Cluster, name: &str, family: u8) -> End {
     let identity = cluster.identity(name).unwrap();
-    let known = others("").into_iter().filter(|name| !is_outside(name) && *name != "host");
-    let (address, from) = match known.enumerate().find(|(_, own)| *own == name) {
-        Some((nth, _)) => (own_address(nth, family), From::Device),
-        None if name == "host" => (node(family), From::Node),
+    let (address, from) = match inside().position(|own| own == name) {
+        Some(nth) => (own_address(nth, family), From::Device),
+        None if name == NODE => (node(family), From::Node),
         None => (name.parse().unwrap(), From::Device),
     };
     End { address, identity, from }
