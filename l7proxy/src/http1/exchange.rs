@@ -27,6 +27,22 @@ pub enum Broken {
     /// The server sends what nobody asked for.
     #[error("an answer without a request")]
     Unasked,
+    /// An answer in chunks to a client of HTTP/1.0, which would take the chunks' sizes for the body.
+    #[error("an answer in chunks for HTTP/1.0")]
+    TooNew,
+}
+
+impl Broken {
+    /// The status that the client gets if the message was its own (RFC 9110, section 15). What the server does wrong is
+    /// 502 in any case.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Head(error) => error.status(),
+            Self::Chunk(_) => 400,
+            Self::Interim | Self::Unasked | Self::TooNew => 502,
+        }
+    }
 }
 
 /// What to do with what came from the client.
@@ -66,6 +82,8 @@ impl Pass {
 #[derive(Debug, Default)]
 pub struct Exchange {
     limits: Limits,
+    /// How many bytes of a head were read before, without finding its end.
+    tried: usize,
     request: Request,
     answer: Answer,
     asked: Asked,
@@ -76,6 +94,8 @@ pub struct Exchange {
 
 /// How many interim responses (1xx) one request may get.
 const INTERIM_MAX: u32 = 16;
+/// How much of a denied request's body is read. A longer one ends the connection.
+const UNWANTED_MAX: usize = 64 * 1024;
 
 /// What the client sends.
 #[derive(Debug, Default)]
@@ -83,6 +103,8 @@ enum Request {
     #[default]
     Head,
     Body(Body),
+    /// The body of a request that was denied: read to find the next request, as long as it is short.
+    Unwanted(Body, usize),
     Sent,
 }
 
@@ -148,13 +170,17 @@ impl Exchange {
         match &mut self.request {
             Request::Sent => Ok(FromClient::Wait),
             Request::Head if self.closes => Ok(FromClient::Wait),
-            Request::Head if bytes.is_empty() => Ok(FromClient::More),
+            Request::Head if !is_worth_reading(bytes, self.tried) => Ok(FromClient::More),
             Request::Head => match parse_request(bytes, self.limits)? {
-                Parsed::Partial => Ok(FromClient::More),
+                Parsed::Partial => {
+                    self.tried = bytes.len();
+                    Ok(FromClient::More)
+                }
                 Parsed::Request(head) => Ok(FromClient::Request(head)),
                 Parsed::Http2 if self.is_used => Err(HeadError::Version.into()),
                 Parsed::Http2 => Ok(FromClient::Http2),
             },
+            Request::Unwanted(..) => self.drop_unwanted(bytes),
             Request::Body(body) => {
                 let pass = body.pass(bytes)?;
                 if body.is_done() {
@@ -167,6 +193,19 @@ impl Exchange {
         }
     }
 
+    fn drop_unwanted<'b>(&mut self, bytes: &[u8]) -> Result<FromClient<'b>, Broken> {
+        let Request::Unwanted(body, left) = &mut self.request else { return Ok(FromClient::More) };
+        let consumed = body.pass(bytes)?.consumed;
+        *left = left.saturating_sub(consumed);
+        if body.is_done() || *left == 0 {
+            self.closes |= !body.is_done();
+            self.request = Request::Head;
+        } else if consumed == 0 {
+            return Ok(FromClient::More);
+        }
+        Ok(FromClient::Pass(Pass { consumed, ..Pass::default() }))
+    }
+
     /// The request goes to the server.
     pub fn allow(&mut self, head: &RequestHead<'_>) {
         self.start(head);
@@ -174,22 +213,31 @@ impl Exchange {
             is_head: head.method == "HEAD",
             is_connect: head.method == "CONNECT",
             is_upgrade: head.minor == 1 && asks_for_upgrade(&head.headers),
+            is_old: head.minor == 0,
         };
         let body = Body::from(head.body);
         self.request = if body.is_done() { Request::Sent } else { Request::Body(body) };
         self.answer = Answer::Head;
     }
 
-    /// The request does not go to the server, and is answered here. Says whether the connection goes on; one with a body
-    /// that nobody wants does not, as that would have to be read first.
+    /// The request does not go to the server, and is answered here. Says whether the connection goes on.
+    ///
+    /// A body that nobody wants is read to find the next request, unless it is long, or the client asked whether to send
+    /// it: nobody can say whether it will.
     pub fn deny(&mut self, head: &RequestHead<'_>) -> bool {
         self.start(head);
-        self.closes |= head.body != BodyLength::Exactly(0);
+        let body = Body::from(head.body);
+        let is_long = matches!(head.body, BodyLength::Exactly(length) if length > UNWANTED_MAX as u64);
+        if !body.is_done() {
+            self.closes |= is_long || values(&head.headers, "expect").next().is_some();
+            self.request = if self.closes { Request::Head } else { Request::Unwanted(body, UNWANTED_MAX) };
+        }
         !self.closes
     }
 
     fn start(&mut self, head: &RequestHead<'_>) {
         self.is_used = true;
+        self.tried = 0;
         self.interim = 0;
         self.closes = !persists(head.minor, &head.headers);
     }
@@ -230,6 +278,7 @@ impl Exchange {
                 self.closes = true;
                 self.answer = Answer::UntilClose;
             }
+            Follows::Body(BodyLength::Chunked) if self.asked.is_old => return Err(Broken::TooNew),
             Follows::Body(length) => {
                 self.closes |= !persists(head.minor, &head.headers);
                 self.answer = Answer::Body(Body::from(length));
@@ -268,6 +317,17 @@ impl Exchange {
     pub const fn closes(&self) -> bool {
         self.closes
     }
+}
+
+/// Whether it is time to read a head again, of which so many bytes were read before and had no end: an end came, a line
+/// that ends wrongly, or as many bytes again. So a head that comes byte by byte costs no more than a few times its length.
+fn is_worth_reading(bytes: &[u8], tried: usize) -> bool {
+    // What is told apart from its first bytes is so at once.
+    const FEW: usize = 64;
+    let fresh = bytes.get(tried.saturating_sub(2)..).unwrap_or_default();
+    let ends = |three: &[u8]| matches!(three, [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n']);
+    let few_or_double = !bytes.is_empty() && (bytes.len() <= FEW || bytes.len() >= tried.saturating_mul(2));
+    few_or_double || fresh.windows(3).any(ends)
 }
 
 /// Whether the sender of a message keeps the connection (RFC 9112, section 9.3).

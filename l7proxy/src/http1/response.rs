@@ -43,6 +43,8 @@ pub struct Asked {
     pub is_connect: bool,
     /// An upgrade was asked for; without, nobody may answer 101.
     pub is_upgrade: bool,
+    /// The request was one of HTTP/1.0, which knows no chunks.
+    pub is_old: bool,
 }
 
 /// Reads the head of a response to `asked`; `None` if it is not whole yet.
@@ -90,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    const GET: Asked = Asked { is_head: false, is_connect: false, is_upgrade: false };
+    const GET: Asked = Asked { is_head: false, is_connect: false, is_upgrade: false, is_old: false };
     const HEAD: Asked = Asked { is_head: true, ..GET };
     const CONNECT: Asked = Asked { is_connect: true, ..GET };
     const UPGRADE: Asked = Asked { is_upgrade: true, ..GET };

@@ -107,15 +107,67 @@ fn the_same_happens_byte_by_byte() {
     rig.sent("", &format!("{answer}<403>"));
 }
 
+/// The body of a denied request is nobody's: it neither reaches the server nor is it taken for the next request.
 #[test]
-fn a_denied_request_with_a_body_ends_the_connection() {
+fn the_body_of_a_denied_request_is_dropped() {
+    let post = |fields: &str| format!("POST /no HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    for request in [
+        format!("{}{NO}x", post(&format!("Content-Length: {}\r\n", NO.len() + 1))),
+        format!("{}3\r\nabc\r\n0\r\nX: y\r\n\r\n", post("Transfer-Encoding: chunked\r\n")),
+    ] {
+        let mut rig = Rig::new();
+        for byte in format!("{request}{GET}").as_bytes() {
+            rig.client(&[*byte]).unwrap();
+        }
+        rig.sent(GET, "<403>");
+        assert!(!rig.exchange.closes());
+    }
+}
+
+#[test]
+fn a_denied_request_ends_the_connection_where_its_body_has_no_near_end() {
+    for fields in ["Expect: 100-continue\r\nContent-Length: 9\r\n", "Content-Length: 65537\r\n"] {
+        let mut rig = Rig::new();
+        let post = format!("POST /no HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        rig.client(format!("{post}GET / HTT").as_bytes()).unwrap();
+        rig.sent("", "<403>");
+        assert!(rig.exchange.closes(), "{fields:?}");
+        rig.client(GET.as_bytes()).unwrap();
+        rig.sent("", "");
+    }
     let mut rig = Rig::new();
-    let post = "POST /no HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n";
-    rig.client(format!("{post}GET / HTT").as_bytes()).unwrap();
-    rig.sent("", "<403>");
+    rig.client(b"POST /no HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    rig.client(chunk.repeat(15).as_bytes()).unwrap();
+    assert!(!rig.exchange.closes());
+    rig.client(chunk.as_bytes()).unwrap();
     assert!(rig.exchange.closes());
-    rig.client(GET.as_bytes()).unwrap();
-    rig.sent("", "");
+    rig.client(format!("0\r\n\r\n{GET}").as_bytes()).unwrap();
+    rig.sent("", "<403>");
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_no_chunks() {
+    let mut rig = Rig::new();
+    rig.client(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(rig.server(answer.as_bytes()), Err(Broken::TooNew));
+    rig.sent("GET / HTTP/1.0\r\n\r\n", "");
+}
+
+/// A head that comes byte by byte is not read from its start each time.
+#[test]
+fn a_head_in_small_pieces_is_read_a_few_times() {
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(8_000));
+    let (mut tried, mut reads) = (0, 0);
+    for end in 1..=head.len() {
+        let came = head.split_at(end).0;
+        if is_worth_reading(came.as_bytes(), tried) {
+            (tried, reads) = (end, reads + 1);
+        }
+    }
+    assert!((64..80).contains(&reads), "{reads}");
+    assert_eq!(tried, head.len());
 }
 
 #[test]
