@@ -1,8 +1,9 @@
-//! The core of the proxy that flows are redirected to: what a request is, read so that what is judged is what is
-//! forwarded.
+//! The proxy that flows are redirected to: what a request is, read so that what is judged is what is forwarded.
 //!
-//! Sans-I/O: bytes go in, what they mean comes out. No sockets, no clock, no rules; whoever drives a connection asks
-//! the policy engine and forwards.
+//! [`http1`] is sans-I/O: bytes go in, what they mean comes out. [`relay`] carries one connection: it asks whoever hosts
+//! it about each request, forwards, and answers what is denied. No rules here; the policy engine decides.
 
+pub mod answer;
 pub mod http1;
 pub mod path;
+pub mod relay;

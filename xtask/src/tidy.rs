@@ -84,7 +84,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("aya", &["sluice-ebpf-loader"]),
     ("aya-ebpf", &["sluice-ebpf-programs"]),
     ("anyhow", &["sluice-agent", "sluice-bench", "sluice-cli", "sluice-conformance", "xtask"]),
-    ("tokio", &["sluice-agent"]),
+    ("tokio", &["sluice-agent", "sluice-l7proxy"]),
 ];
 
 /// Words that name no thing.

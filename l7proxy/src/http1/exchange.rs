@@ -5,12 +5,14 @@
 //! among others too, and each request is judged alone, by the policy of when its turn comes. Whoever drives it keeps the
 //! bytes: it shows all that came and was not consumed yet, and is told what to do with how many of them.
 
+mod tried;
+
 use super::chunked::{ChunkError, Chunked};
 use super::fields::{Fields, is_word, values, words};
-use super::forward::asks_for_upgrade;
 use super::framing::BodyLength;
 use super::head::{HeadError, Limits, Parsed, RequestHead, parse_request};
 use super::response::{Asked, Follows, parse_response};
+use tried::Tried;
 
 /// A message that ends the connection, because nobody can say where it ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -82,12 +84,13 @@ impl Pass {
 #[derive(Debug, Default)]
 pub struct Exchange {
     limits: Limits,
-    /// How many bytes of a head were read before, without finding its end.
-    tried: usize,
+    tried: Tried,
+    tried_answer: Tried,
     request: Request,
     answer: Answer,
     asked: Asked,
     interim: u32,
+    status: Option<u16>,
     is_used: bool,
     closes: bool,
 }
@@ -159,6 +162,12 @@ impl Body {
 }
 
 impl Exchange {
+    /// One that reads heads up to these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
     /// What to do with `bytes`, all that came from the client and was not consumed.
     ///
     /// # Errors
@@ -170,10 +179,10 @@ impl Exchange {
         match &mut self.request {
             Request::Sent => Ok(FromClient::Wait),
             Request::Head if self.closes => Ok(FromClient::Wait),
-            Request::Head if !is_worth_reading(bytes, self.tried) => Ok(FromClient::More),
+            Request::Head if !self.tried.is_time(bytes, self.limits.head_bytes) => Ok(FromClient::More),
             Request::Head => match parse_request(bytes, self.limits)? {
                 Parsed::Partial => {
-                    self.tried = bytes.len();
+                    self.tried.note(bytes);
                     Ok(FromClient::More)
                 }
                 Parsed::Request(head) => Ok(FromClient::Request(head)),
@@ -212,7 +221,7 @@ impl Exchange {
         self.asked = Asked {
             is_head: head.method == "HEAD",
             is_connect: head.method == "CONNECT",
-            is_upgrade: head.minor == 1 && asks_for_upgrade(&head.headers),
+            is_upgrade: head.is_upgrade(),
             is_old: head.minor == 0,
         };
         let body = Body::from(head.body);
@@ -237,8 +246,9 @@ impl Exchange {
 
     fn start(&mut self, head: &RequestHead<'_>) {
         self.is_used = true;
-        self.tried = 0;
+        self.tried.forget();
         self.interim = 0;
+        self.status = None;
         self.closes = !persists(head.minor, &head.headers);
     }
 
@@ -265,7 +275,15 @@ impl Exchange {
     }
 
     fn answer_head(&mut self, bytes: &[u8]) -> Result<Option<Pass>, Broken> {
-        let Some(head) = parse_response(bytes, self.asked, self.limits)? else { return Ok(None) };
+        if !self.tried_answer.is_time(bytes, self.limits.head_bytes) {
+            return Ok(None);
+        }
+        let Some(head) = parse_response(bytes, self.asked, self.limits)? else {
+            self.tried_answer.note(bytes);
+            return Ok(None);
+        };
+        self.tried_answer.forget();
+        self.status = Some(head.status).filter(|_| head.follows != Follows::Response);
         match head.follows {
             Follows::Response => {
                 self.interim += 1;
@@ -306,6 +324,35 @@ impl Exchange {
         is_end
     }
 
+    /// The status of the last request's answer, once its head has come. Interim ones do not count.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// The status has been taken note of.
+    pub(crate) const fn forget_status(&mut self) {
+        self.status = None;
+    }
+
+    /// Whether both sides now speak another protocol, or the client speaks to the server through a tunnel.
+    #[must_use]
+    pub const fn is_tunnel(&self) -> bool {
+        matches!(self.answer, Answer::Tunnel)
+    }
+
+    /// Whether the server has begun to answer: nobody else can then.
+    #[must_use]
+    pub const fn is_answering(&self) -> bool {
+        matches!(self.answer, Answer::Body(_) | Answer::UntilClose | Answer::Tunnel)
+    }
+
+    /// Whether a part of a request is outstanding that the server waits for.
+    #[must_use]
+    pub const fn is_sending(&self) -> bool {
+        matches!(self.request, Request::Body(_))
+    }
+
     /// Whether no answer is outstanding.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
@@ -317,17 +364,6 @@ impl Exchange {
     pub const fn closes(&self) -> bool {
         self.closes
     }
-}
-
-/// Whether it is time to read a head again, of which so many bytes were read before and had no end: an end came, a line
-/// that ends wrongly, or as many bytes again. So a head that comes byte by byte costs no more than a few times its length.
-fn is_worth_reading(bytes: &[u8], tried: usize) -> bool {
-    // What is told apart from its first bytes is so at once.
-    const FEW: usize = 64;
-    let fresh = bytes.get(tried.saturating_sub(2)..).unwrap_or_default();
-    let ends = |three: &[u8]| matches!(three, [_, b'\n', b'\n'] | [b'\n', b'\r', b'\n']);
-    let few_or_double = !bytes.is_empty() && (bytes.len() <= FEW || bytes.len() >= tried.saturating_mul(2));
-    few_or_double || fresh.windows(3).any(ends)
 }
 
 /// Whether the sender of a message keeps the connection (RFC 9112, section 9.3).

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::fields::{Fields, is_word, values, words};
+use super::forward::asks_for_upgrade;
 use super::framing::{BodyLength, FramingError, request_length};
 use crate::path::{self, PathError};
 
@@ -73,6 +74,19 @@ pub struct RequestHead<'b> {
     pub body: BodyLength,
     /// How many bytes the head has.
     pub length: usize,
+}
+
+impl RequestHead<'_> {
+    /// Whether the server may answer it with another protocol or a tunnel, in which nothing is judged any more.
+    #[must_use]
+    pub fn opens_tunnel(&self) -> bool {
+        self.method == "CONNECT" || self.is_upgrade()
+    }
+
+    /// Whether it asks for another protocol. HTTP/1.0 cannot.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.minor == 1 && asks_for_upgrade(&self.headers)
+    }
 }
 
 /// What a request is about (RFC 9112, section 3.2).

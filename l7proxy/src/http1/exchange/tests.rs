@@ -155,21 +155,6 @@ fn a_client_of_http_1_0_gets_no_chunks() {
     rig.sent("GET / HTTP/1.0\r\n\r\n", "");
 }
 
-/// A head that comes byte by byte is not read from its start each time.
-#[test]
-fn a_head_in_small_pieces_is_read_a_few_times() {
-    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(8_000));
-    let (mut tried, mut reads) = (0, 0);
-    for end in 1..=head.len() {
-        let came = head.split_at(end).0;
-        if is_worth_reading(came.as_bytes(), tried) {
-            (tried, reads) = (end, reads + 1);
-        }
-    }
-    assert!((64..80).contains(&reads), "{reads}");
-    assert_eq!(tried, head.len());
-}
-
 #[test]
 fn answers_without_a_body() {
     let mut rig = Rig::new();
