@@ -5,6 +5,7 @@
 //! later one lets everything pass. The first denial or pass on the way ends the search
 //! (`policy-semantics`, "Union with L3/L4"; upstream `pkg/envoy/model.go`).
 
+mod admission;
 mod check;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -17,6 +18,8 @@ use crate::{
     precedence::same_tier,
     resolve::remove_peer,
 };
+
+pub use admission::{Admission, Admitted};
 
 /// What one rule says about the requests under one key.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,6 +71,15 @@ pub struct RequestDecision {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RequestTable {
     slots: BTreeMap<Key, Vec<Slot>>,
+}
+
+/// A table from its slots, as another process was told them.
+impl FromIterator<(Key, Slot)> for RequestTable {
+    fn from_iter<T: IntoIterator<Item = (Key, Slot)>>(slots: T) -> Self {
+        let mut table = Self::default();
+        slots.into_iter().for_each(|(key, slot)| table.put(key, slot));
+        table
+    }
 }
 
 impl RequestTable {

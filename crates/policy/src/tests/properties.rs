@@ -18,6 +18,7 @@ use crate::{
     Asked, Config, EndpointPolicy, Enforcement, PolicyRef, Query, Rule, Service,
     l7::{HttpRequest, KafkaRequest, Request as Read, kafka::api_key},
     parse::{self, ParseError},
+    requests::{Admission, Admitted},
     selector::{LabelKey, LabelSelector, Requirement},
 };
 
@@ -193,6 +194,22 @@ fn engine(policy: &EndpointPolicy, query: &Query, request: Option<&Request<'_>>)
     }
 }
 
+/// The compiled form of a table decides as the table does.
+fn check_compiled(policy: &EndpointPolicy, query: &Query) {
+    for table in [&policy.requests, &policy.staged_requests] {
+        let admission = Admission::new(table, query);
+        for request in REQUESTS.iter().filter(|request| matches!(request, Request::Http { .. })) {
+            with_read(request, |read| {
+                let Read::Http(http) = read else { return };
+                let (got, want) = (admission.decide(&http, &()), table.decide(query, &read, &()));
+                let part = want.parts.into_iter().next().map(|(_, part)| part);
+                let want = Admitted { allowed: want.allowed, rule: want.rule, part, effects: want.effects };
+                assert_eq!(got, want, "{query:?} {request:?}");
+            });
+        }
+    }
+}
+
 /// A request as a proxy reads it.
 fn with_read<T>(request: &Request<'_>, then: impl FnOnce(Read<'_>) -> T) -> T {
     match *request {
@@ -261,6 +278,9 @@ fn compare(scene: &Scene, setting: &Setting<'_>) -> usize {
                     assert_eq!(engine(&policy, &query, None), want, "{}", text());
                     judged += 1;
                     let is_looked_into = world.is_looked_into(packet);
+                    if is_looked_into {
+                        check_compiled(&policy, &query);
+                    }
                     for request in REQUESTS.iter().filter(|_| is_looked_into) {
                         let want = world.judge(packet, Some(request));
                         let got = engine(&policy, &query, Some(request));
