@@ -60,6 +60,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "sluice-flow",
             "sluice-netlink",
             "sluice-policy",
+            "sluice-proxy-rules",
             "sluice-types",
         ],
     ),
@@ -74,7 +75,21 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "sluice-types",
         ],
     ),
-    ("sluice-l7proxy", &["sluice-policy"]),
+    (
+        "sluice-proxy-rules",
+        &["sluice-policy", "sluice-types", "sluice-api", "sluice-arbitrary", "sluice-model"],
+    ),
+    (
+        "sluice-l7proxy",
+        &[
+            "sluice-client",
+            "sluice-ebpf-loader",
+            "sluice-flow",
+            "sluice-policy",
+            "sluice-proxy-rules",
+            "sluice-types",
+        ],
+    ),
     ("sluice-conformance", &[]),
     ("xtask", &[]),
 ];
