@@ -19,7 +19,7 @@ use crate::{
     resolve::remove_peer,
 };
 
-pub use admission::{Admission, Admitted};
+pub use admission::{Admission, Admitted, RequestJudge};
 
 /// What one rule says about the requests under one key.
 #[derive(Clone, Debug, Eq, PartialEq)]

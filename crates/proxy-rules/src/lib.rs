@@ -57,6 +57,8 @@ pub struct EndpointRules {
 pub struct Mode {
     /// What is refused is only reported.
     pub audit: bool,
+    /// Policies in audit mode are about it: `staged` says what they would refuse.
+    pub staged: bool,
     /// The policies because of which something is refused that no rule allows, `cnp/shop/web`.
     pub isolated_by: Vec<String>,
 }
@@ -85,9 +87,10 @@ impl EndpointRules {
         name: String,
         policy: &EndpointPolicy,
     ) -> Self {
-        let mode = |state: &sluice_policy::DirectionState| Mode {
-            audit: state.audit,
-            isolated_by: state.isolated_by.iter().map(ToString::to_string).collect(),
+        let mode = |direction, staged| Mode {
+            audit: policy.map_state.audit(direction),
+            staged,
+            isolated_by: policy.direction(direction).isolated_by.iter().map(ToString::to_string).collect(),
         };
         let is_staged = policy.staged_requests != policy.requests;
         Self {
@@ -96,8 +99,8 @@ impl EndpointRules {
             generation,
             identity,
             name,
-            ingress: mode(&policy.ingress),
-            egress: mode(&policy.egress),
+            ingress: mode(Direction::Ingress, policy.map_state.staged_ingress),
+            egress: mode(Direction::Egress, policy.map_state.staged_egress),
             enforced: Table::new(&policy.requests),
             staged: is_staged.then(|| Table::new(&policy.staged_requests)),
         }

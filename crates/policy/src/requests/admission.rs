@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sluice_types::RuleId;
 
 use super::{RequestTable, Says, Slot};
+use crate::Outcome;
 use crate::l7::{Effects, HttpRequest, HttpRuleSet, L7Rules, Secrets};
 use crate::map_state::Query;
 
@@ -18,6 +19,8 @@ pub struct Admission {
     last: Option<(RuleId, bool)>,
     /// Whether all matching rules count and not only the first.
     has_effects: bool,
+    /// Whether a rule looks at requests at all, be it those of another protocol.
+    looks: bool,
 }
 
 /// Where a rule about requests stands: the port rule and the part of it, `toPorts[0]` and `http[1]`.
@@ -45,10 +48,11 @@ impl Admission {
     /// Compiles what `table` says about connections like `query`, whose port must be known.
     #[must_use]
     pub fn new(table: &RequestTable, query: &Query) -> Self {
-        let (mut places, mut last) = (Vec::new(), None);
+        let (mut places, mut last, mut looks) = (Vec::new(), None, false);
         for Slot { rule, says, .. } in table.slots(query) {
             match says {
                 Says::Requests { rules, at } => {
+                    looks = true;
                     let count = if let L7Rules::Http(own) = &**rules { own.len() } else { 0 };
                     let place = |nth| (*rule, Place { rules: Arc::clone(rules), nth, at: at.clone() });
                     places.extend((0..count).map(place));
@@ -65,7 +69,7 @@ impl Admission {
             L7Rules::Kafka(_) | L7Rules::Dns(_) | L7Rules::Tls(_) => None,
         });
         let rules = HttpRuleSet::new(rules);
-        Self { has_effects: rules.has_effects(), rules, places, last }
+        Self { has_effects: rules.has_effects(), rules, places, last, looks }
     }
 
     /// Decides about one request.
@@ -85,6 +89,45 @@ impl Admission {
             rule: place.map_or(RuleId::NONE, |(rule, _)| *rule),
             part: place.and_then(|(_, place)| place.part()),
             effects,
+        }
+    }
+}
+
+/// All that is decided about the HTTP requests of one connection that was handed to a proxy: as
+/// [`crate::EndpointPolicy::judge`] does, without the table for packets.
+#[derive(Clone, Debug)]
+pub struct RequestJudge {
+    /// `None`: no rule in force looks at requests of the direction, only one in audit mode does.
+    enforced: Option<Admission>,
+    staged: Option<Admission>,
+    audit: bool,
+}
+
+impl RequestJudge {
+    /// `staged` is the table with the policies in audit mode, if there are some that are about the direction; `audit`
+    /// says that denials are only reported.
+    #[must_use]
+    pub fn new(enforced: &RequestTable, staged: Option<&RequestTable>, audit: bool, query: &Query) -> Self {
+        // Without rules about requests the packets were reported as they came.
+        let staged = staged.map(|table| Admission::new(table, query)).filter(|own| own.looks);
+        let is_judged = enforced.iter().any(|(key, _)| key.direction == query.direction);
+        Self { enforced: is_judged.then(|| Admission::new(enforced, query)), staged, audit }
+    }
+
+    /// Decides about one request: [`Outcome::Allow`], [`Outcome::Audit`] or [`Outcome::Refuse`].
+    #[must_use]
+    pub fn judge(&self, request: &HttpRequest<'_>, secrets: &dyn Secrets) -> (Outcome, Admitted) {
+        let admitted = match &self.enforced {
+            Some(enforced) => enforced.decide(request, secrets),
+            None => Admitted { allowed: true, rule: RuleId::NONE, part: None, effects: Effects::new() },
+        };
+        if !admitted.allowed {
+            return (if self.audit { Outcome::Audit } else { Outcome::Refuse }, admitted);
+        }
+        match self.staged.as_ref().map(|staged| staged.decide(request, secrets)) {
+            // What is done to the request is what the rules in force say.
+            Some(told) if !told.allowed => (Outcome::Audit, Admitted { effects: admitted.effects, ..told }),
+            Some(_) | None => (Outcome::Allow, admitted),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     Asked, Config, EndpointPolicy, Enforcement, PolicyRef, Query, Rule, Service,
     l7::{HttpRequest, KafkaRequest, Request as Read, kafka::api_key},
     parse::{self, ParseError},
-    requests::{Admission, Admitted},
+    requests::{Admission, Admitted, RequestJudge},
     selector::{LabelKey, LabelSelector, Requirement},
 };
 
@@ -207,6 +207,24 @@ fn check_compiled(policy: &EndpointPolicy, query: &Query) {
                 assert_eq!(got, want, "{query:?} {request:?}");
             });
         }
+    }
+    let is_staged = match query.direction {
+        Direction::Ingress => policy.map_state.staged_ingress,
+        Direction::Egress => policy.map_state.staged_egress,
+    };
+    let staged = is_staged.then_some(&*policy.staged_requests);
+    let judge = RequestJudge::new(&policy.requests, staged, policy.map_state.audit(query.direction), query);
+    let is_reported =
+        matches!(policy.map_state.staged(query), Some(own) if matches!(own.verdict, Verdict::Audit(_)));
+    for request in REQUESTS.iter().filter(|request| matches!(request, Request::Http { .. })) {
+        with_read(request, |read| {
+            let Read::Http(http) = read else { return };
+            let want = policy.judge(query, Some(Asked { request: &read, secrets: &() })).0;
+            // Where the packets are reported, a request may be so as well.
+            if !is_reported {
+                assert_eq!(judge.judge(&http, &()).0, want, "{query:?} {request:?}");
+            }
+        });
     }
 }
 
