@@ -29,6 +29,7 @@ use crate::event::Event;
 use crate::lock::Lock;
 use crate::node::{self, NodeSettings, NodeWatch};
 use crate::observe::Names;
+use crate::proxy::{self, ProxySettings};
 use crate::source::directory::Worker;
 use crate::state::{Settings, State};
 use crate::store::{self, Store};
@@ -79,6 +80,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         .spawn(move || run::run(state, queue, &outlets))?;
     let queue_dir = config.state_dir.join(sluice_client::path::DELETE_QUEUE_DIR);
     replay::all(&agent, &queue_dir);
+    start_proxy(&config, &pins)?;
     serve(&config, agent, is_ready)?;
     drop((datapath, lock, pin_lock));
     Ok(())
@@ -135,6 +137,22 @@ fn start_source(
         .name("sluice-source".to_owned())
         .spawn(move || worker.run(move |event| events.blocking_send(event).is_ok()))?;
     Ok(handle)
+}
+
+/// Starts the proxy, if there is one.
+fn start_proxy(config: &Config, pins: &Path) -> anyhow::Result<()> {
+    let Some(program) = &config.l7_proxy else { return Ok(()) };
+    let absolute = |path: &Path| std::path::absolute(path).with_context(|| path.display().to_string());
+    proxy::keep_running(ProxySettings {
+        program: absolute(program)?,
+        port: config.l7_proxy_port,
+        pins: absolute(pins)?,
+        state_dir: absolute(&config.state_dir)?,
+        socket: absolute(&config.socket)?,
+        pod_networks: config.pools(),
+        arguments: config.l7_proxy_argument.clone(),
+    })
+    .context("the proxy for HTTP")
 }
 
 fn start_node_watch(

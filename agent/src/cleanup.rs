@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::datapath::file;
 use crate::lock::Lock;
 use crate::node::{POD_LINK_PREFIX, masquerade, remove_redirect_route, remove_routers};
+use crate::proxy;
 use crate::report::chain;
 
 /// Removes pins, pods' veths, router addresses, the nftables table and the state files.
@@ -27,6 +28,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     };
     let pins = config.bpffs.join(PIN_SUBDIR);
     let mut left = Vec::new();
+    note(proxy::end(&config.state_dir), &mut left);
     let names = attach::pinned_interfaces(&pins).unwrap_or_default();
     remove_links(&names, &mut left);
     remove_pins(&pins, &mut left);
@@ -39,7 +41,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     }
     note(masquerade::remove(), &mut left);
     drop(lock);
-    for directory in [file::ENDPOINTS, DELETE_QUEUE_DIR, "last-good"] {
+    for directory in [file::ENDPOINTS, DELETE_QUEUE_DIR, "last-good", "proxy"] {
         note(remove_tree(&config.state_dir.join(directory)), &mut left);
     }
     for file in [file::IPAM, file::IDENTITIES, file::NUMBERS] {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sluice_client::path;
+use sluice_types::ProxyPort;
 
 /// The node's network policy agent.
 #[derive(Debug, Parser)]
@@ -80,6 +81,15 @@ pub(crate) struct Config {
     /// The cluster's name, a label of every pod.
     #[arg(long, global = true, env = "SLUICE_CLUSTER_NAME", default_value = "default")]
     pub cluster_name: String,
+    /// The proxy for HTTP rules, a program; without it policies with such rules are refused.
+    #[arg(long, global = true, env = "SLUICE_L7_PROXY")]
+    pub l7_proxy: Option<PathBuf>,
+    /// The port on the loopback at which it listens.
+    #[arg(long, global = true, env = "SLUICE_L7_PROXY_PORT", default_value_t = path::L7_PROXY_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub l7_proxy_port: u16,
+    /// An argument for it; may be given more than once.
+    #[arg(long, global = true, env = "SLUICE_L7_PROXY_ARGUMENT", allow_hyphen_values = true)]
+    pub l7_proxy_argument: Vec<String>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter like `sluice_agent=debug`.
     #[arg(long, global = true, env = "SLUICE_LOG", default_value = "info")]
     pub log: String,
@@ -189,6 +199,10 @@ impl Config {
             cluster_name: self.cluster_name.clone(),
             referents: true,
             admin_tiers: true,
+            proxies: sluice_policy::Proxies {
+                http: self.l7_proxy.as_ref().map(|_| ProxyPort(self.l7_proxy_port)),
+                ..sluice_policy::Proxies::default()
+            },
             ..sluice_policy::Config::default()
         }
     }

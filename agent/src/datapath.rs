@@ -40,6 +40,12 @@ pub(crate) mod file {
     pub(crate) fn endpoint(id: sluice_types::EndpointId) -> String {
         format!("{ENDPOINTS}/{id}.json")
     }
+
+    /// What the proxies know of one endpoint.
+    #[must_use]
+    pub(crate) fn rules(id: sluice_types::EndpointId) -> String {
+        format!("{}/{}", sluice_proxy_rules::DIRECTORY, sluice_proxy_rules::file_name(id))
+    }
 }
 
 type SharedMap = Rc<RefCell<PolicyMap>>;
@@ -102,6 +108,11 @@ impl Executor {
             }
             // If it stays, the next start finds an endpoint without interface and removes it.
             Record::EndpointGone(id) => (Failed::StoreTables, self.store.remove(&file::endpoint(*id))),
+            Record::Rules(rules) => {
+                (Failed::StoreRules(rules.endpoint), store.publish(&file::rules(rules.endpoint), rules))
+            }
+            // What stays is of a life of the endpoint that is over, or nobody asks for it.
+            Record::RulesGone(id) => (Failed::StoreRules(*id), self.store.remove(&file::rules(*id))),
         };
         if let Err(error) = result {
             report.failures.push(Failure { what: failed, reason: chain(&error) });

@@ -11,6 +11,7 @@ use sluice_client::model::{EndpointOptions, EndpointRequest};
 use sluice_ebpf_common::{EndpointInfo, IpcacheEntry};
 use sluice_policy::EndpointPolicy;
 use sluice_policy::map_state::{Entry, Key};
+use sluice_proxy_rules::EndpointRules;
 use sluice_types::{EndpointId, Identity, Labels};
 
 use crate::datapath::Forget;
@@ -102,6 +103,10 @@ pub(crate) enum Record {
     Endpoint(Box<EndpointRecord>),
     /// One endpoint less.
     EndpointGone(EndpointId),
+    /// What the proxies must know of an endpoint.
+    Rules(Box<EndpointRules>),
+    /// They need to know nothing of it any more.
+    RulesGone(EndpointId),
 }
 
 /// Numbers below these may have been used.
@@ -162,6 +167,8 @@ pub(crate) enum Failed {
     StoreTables,
     /// The endpoint was not stored.
     StoreEndpoint(EndpointId),
+    /// The proxies were not told about the endpoint.
+    StoreRules(EndpointId),
     /// The endpoint's policy or entry was not written; it is closed.
     Install(EndpointId),
     /// An interface was not unbound.

@@ -16,6 +16,7 @@ use sluice_client::model::{EndpointLogEntry, EndpointOptions, EndpointRequest, E
 use sluice_ebpf_common::{EndpointFlags, EndpointInfo};
 use sluice_netlink::MacAddr;
 use sluice_policy::EndpointPolicy;
+use sluice_proxy_rules::EndpointRules;
 use sluice_types::{EndpointId, Identity, Labels};
 
 use crate::effect::EndpointRecord;
@@ -122,6 +123,8 @@ pub(crate) struct Endpoint {
     pub problem: Option<String>,
     /// What the kernel has.
     pub realized: Realized,
+    /// What the proxies were told.
+    pub told: Option<EndpointRules>,
     /// Whether its policy must be resolved.
     pub is_dirty: bool,
     /// Whether what is on disk is this.
@@ -152,6 +155,7 @@ impl Endpoint {
             state: EndpointState::WaitingForIdentity,
             problem: None,
             realized: Realized::default(),
+            told: None,
             is_dirty: true,
             is_stored: false,
             was_ready: false,

@@ -19,6 +19,7 @@ mod ipcache;
 mod lock;
 mod node;
 mod observe;
+mod proxy;
 mod report;
 mod server;
 mod source;

@@ -6,10 +6,12 @@
 
 mod decode;
 mod hub;
+pub(crate) mod requests;
 
 pub(crate) use hub::{Hub, start};
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sluice_client::model::EndpointRequest;
@@ -35,6 +37,8 @@ pub(crate) struct EndpointName {
     pub namespace: String,
     /// The pod's name, or empty.
     pub pod: String,
+    /// Its addresses.
+    pub(crate) addresses: Vec<IpAddr>,
     /// Its host-side interface.
     pub(crate) host_ifname: String,
     /// The interface's index.
@@ -63,6 +67,10 @@ impl EndpointName {
         Self {
             namespace,
             pod,
+            addresses: [attachment.ipv4.map(IpAddr::V4), attachment.ipv6.map(IpAddr::V6)]
+                .into_iter()
+                .flatten()
+                .collect(),
             host_ifname: attachment.host_ifname.clone(),
             host_ifindex: attachment.host_ifindex,
             ingress: Origins::new(&policy.ingress),

@@ -56,6 +56,7 @@ fn router(agent: Agent) -> Router {
         .route(path::BPF_POLICY, get(kernel::policy))
         .route(path::BPF_CT, get(kernel::conntrack))
         .route(path::BPF_IPCACHE, get(kernel::ipcache))
+        .route(path::PROXY_RECORDS, post(monitor::requests))
         .route(path::MONITOR, get(monitor::monitor))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)

@@ -13,6 +13,7 @@ mod names;
 mod objects;
 mod requests;
 mod restore;
+mod rules;
 mod services;
 mod timers;
 
@@ -156,6 +157,8 @@ enum Pending {
 struct InFlight {
     installs: Vec<executed::Installed>,
     stored: Vec<EndpointId>,
+    rules: rules::Publication,
+    told: Vec<EndpointId>,
     closed: Vec<EndpointId>,
     ipcache: crate::ipcache::IpcacheChanges,
     removals: Vec<Removal>,

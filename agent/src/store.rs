@@ -86,6 +86,20 @@ impl Store {
         replace(&path, &bytes, 0o600, |_| Ok(()))
     }
 
+    /// Like [`Store::write`], for others to read: JSON alone, whose form is the value's own business.
+    ///
+    /// # Errors
+    /// The file system refuses; then the old content is still there.
+    pub(crate) fn publish<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        if let Some(parent) = path.parent() {
+            make_dir(parent)?;
+        }
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| io_error("encode", &path, io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        replace(&path, &bytes, 0o600, |_| Ok(()))
+    }
+
     fn encode<T: Serialize>(&self, name: &str, value: &T) -> Result<(PathBuf, Vec<u8>), StoreError> {
         let path = self.dir.join(name);
         if let Some(parent) = path.parent() {

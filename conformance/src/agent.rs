@@ -135,6 +135,22 @@ impl Agent {
         Ok(())
     }
 
+    /// Ends the proxy that the agent started, which outlives it.
+    fn end_proxy(&self) {
+        let lock = self.state_dir().join("proxy/l7proxy.lock");
+        let Ok(text) = std::fs::read_to_string(lock) else { return };
+        let pid = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+        // The number may be another process's by now.
+        let is_ours = |pid: rustix::process::Pid| {
+            let command = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+            let own = self.state_dir().display().to_string();
+            command.is_ok_and(|command| String::from_utf8_lossy(&command).contains(&own))
+        };
+        if let Some(pid) = pid.filter(|pid| is_ours(*pid)) {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+
     /// The number of the process, 0 if none runs.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -197,6 +213,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         let _gone = self.kill();
+        self.end_proxy();
     }
 }
 

@@ -98,7 +98,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("aya", &["sluice-ebpf-loader"]),
     ("aya-ebpf", &["sluice-ebpf-programs"]),
-    ("anyhow", &["sluice-agent", "sluice-bench", "sluice-cli", "sluice-conformance", "xtask"]),
+    (
+        "anyhow",
+        &["sluice-agent", "sluice-bench", "sluice-cli", "sluice-conformance", "sluice-l7proxy", "xtask"],
+    ),
     ("tokio", &["sluice-agent", "sluice-l7proxy"]),
 ];
 

@@ -48,6 +48,7 @@ pub(super) fn flow(event: &Event, names: &Names, clock: ClockOffset) -> Flow {
         length: event.length,
         lost: event.lost,
         ifindex: event.ifindex,
+        http: None,
     }
 }
 

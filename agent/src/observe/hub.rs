@@ -55,7 +55,8 @@ impl Hub {
         Subscription { before, receiver }
     }
 
-    fn publish(&self, flow: Flow) {
+    /// Hands out a flow.
+    pub(crate) fn publish(&self, flow: Flow) {
         let flow = Arc::new(flow);
         let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT_MAX {

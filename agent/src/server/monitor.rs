@@ -11,10 +11,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use serde::Deserialize;
-use sluice_flow::{Flow, FlowVerdict};
+use sluice_flow::{Flow, FlowVerdict, ProxyRecord};
 use tokio::sync::{broadcast, mpsc};
 
-use super::error::ApiError;
+use super::error::{ApiError, Body as ApiBody, Json};
 use crate::app::Agent;
 use crate::event::{Refusal, RefusalCode};
 
@@ -46,6 +46,18 @@ pub(super) async fn monitor(
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     tokio::spawn(pass_on(agent, wanted, sender));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(Lines(receiver))).into_response())
+}
+
+/// What a proxy saw, to be handed out with everything else.
+pub(super) async fn requests(
+    State(agent): State<Agent>,
+    ApiBody(records): ApiBody<Vec<ProxyRecord>>,
+) -> Json<()> {
+    let names = agent.names();
+    for record in records {
+        agent.hub.publish(crate::observe::requests::flow(record, &names));
+    }
+    Json(())
 }
 
 /// Runs until the listener is gone.

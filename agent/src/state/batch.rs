@@ -66,8 +66,12 @@ impl State {
         steps.extend(self.policy_steps(&mut flight, now));
         steps.extend(self.ipcache_step(&mut flight, now));
         let mut all = self.records(&mut flight, now);
+        all.extend(flight.rules.before());
         all.append(&mut steps);
-        all.extend(flight.removals.iter().map(|removal| Step::Store(Record::EndpointGone(removal.id))));
+        all.extend(flight.rules.after());
+        all.extend(flight.removals.iter().flat_map(|removal| {
+            [Record::RulesGone(removal.id), Record::EndpointGone(removal.id)].map(Step::Store)
+        }));
         self.in_flight = Some(flight);
         Batch { steps: all }
     }
@@ -128,6 +132,7 @@ impl State {
                 }
             };
             let work = self.work(id, &policy, &mut compared);
+            self.publish_rules(id, &policy, flight);
             self.plan_one(id, policy, work, &mut plan, flight, now);
         }
         plan.steps()

@@ -33,7 +33,7 @@ pub(super) fn entry_of(identity: Identity) -> IpcacheEntry {
     IpcacheEntry { identity: identity.as_u32(), ..IpcacheEntry::default() }
 }
 
-type Failures<'a> = BTreeMap<Failed, &'a str>;
+pub(super) type Failures<'a> = BTreeMap<Failed, &'a str>;
 
 impl State {
     /// Takes in the report of the batch on its way.
@@ -43,6 +43,7 @@ impl State {
             report.failures.iter().map(|failure| (failure.what, failure.reason.as_str())).collect();
         self.stored(&flight, &failures, now);
         self.policies_installed(&flight, &failures, now);
+        self.rules_written(&flight.told, &failures, now);
         self.ipcache_written(&flight, &failures, now);
         self.strangers.extend(failures.keys().filter_map(Failed::unbound));
         let mut effects = self.removed(&flight, &failures, now);
@@ -71,6 +72,7 @@ impl State {
                     }
                 }
                 Failed::Install(_)
+                | Failed::StoreRules(_)
                 | Failed::Unbind(_)
                 | Failed::Ipcache(_)
                 | Failed::Epoch

@@ -44,7 +44,10 @@ impl NamesCache {
     /// The rules of a policy can be reported from now on.
     pub(super) fn policy(&mut self, policy: &EndpointPolicy, repository: &Repository) {
         let mut last = RuleId::NONE;
-        for rule in policy.map_state.iter().map(|(_, _, entry)| entry.rule) {
+        let packets = policy.map_state.iter().map(|(_, _, entry)| entry.rule);
+        let requests = [&policy.requests, &policy.staged_requests];
+        let requests = requests.into_iter().flat_map(|table| table.iter().map(|(_, slot)| slot.rule));
+        for rule in packets.chain(requests) {
             if rule == last || rule == RuleId::NONE || self.names.rules.contains_key(&rule) {
                 continue;
             }

@@ -5,3 +5,4 @@ mod endpoints;
 mod failures;
 mod restarts;
 mod rig;
+mod rules;

@@ -8,6 +8,10 @@ pub const SOCKET_ENV: &str = "SLUICE_SOCKET";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/sluice";
 /// Below the state directory: delete records the CNI plugin left while the agent was down, one file each.
 pub const DELETE_QUEUE_DIR: &str = "delete-queue";
+/// Below the state directory: locked by the proxy for HTTP while it runs, and holds its process id.
+pub const L7_PROXY_LOCK: &str = "proxy/l7proxy.lock";
+/// The port on the loopback at which that proxy listens unless told otherwise.
+pub const L7_PROXY_PORT: u16 = 15_001;
 /// Where bpffs is expected or mounted; pins stand below it in `ebpf_common::PIN_SUBDIR`.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
@@ -46,6 +50,8 @@ pub const BPF_POLICY: &str = "/v1/bpf/policy";
 pub const BPF_CT: &str = "/v1/bpf/ct";
 /// `GET`: list of [`crate::model::IpcacheRow`].
 pub const BPF_IPCACHE: &str = "/v1/bpf/ipcache";
+/// `POST` list of [`sluice_flow::ProxyRecord`]: what a proxy saw.
+pub const PROXY_RECORDS: &str = "/v1/proxy/records";
 /// `GET ?verdicts=true&last=COUNT&follow=false`: endless unless `follow=false` stream of [`sluice_flow::Flow`], one JSON object a line.
 pub const MONITOR: &str = "/v1/monitor";
 /// `GET`: the last flows that were not simply allowed, as [`MONITOR`] has them, oldest first; then it ends.

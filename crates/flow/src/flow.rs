@@ -1,7 +1,9 @@
 //! The record of one packet's fate.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
-use sluice_types::{Direction, DropReason, Identity, Labels};
+use sluice_types::{Direction, DropReason, EndpointId, Identity, Labels, RuleId};
 
 /// What happened to the packet. The words are those of the flow API, of `policy trace` and of metrics.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -15,6 +17,8 @@ pub enum FlowVerdict {
     Audit,
     /// It was handed to a proxy.
     Redirected,
+    /// It passed, but its request was not answered by the server.
+    Error,
 }
 
 /// One packet, who sent it to whom, and what was decided.
@@ -50,8 +54,61 @@ pub struct Flow {
     /// Events that were not reported before this one.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub lost: u32,
-    /// The interface of the hook (index).
+    /// The interface of the hook (index); 0 where a proxy decided.
     pub ifindex: u32,
+    /// The request, where a proxy decided about one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub http: Option<HttpRecord>,
+}
+
+/// An HTTP request or gRPC call.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HttpRecord {
+    /// Its id, which a refusal names to the client.
+    pub flow: String,
+    /// The method.
+    pub method: String,
+    /// The path with its query, in the form that was judged.
+    pub path: String,
+    /// Host and port that the client asked for.
+    pub authority: String,
+    /// The status of the answer; none if there was none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status: Option<u16>,
+    /// From the head of the request to the head of the answer, nanoseconds.
+    pub latency_ns: u64,
+}
+
+/// What a proxy tells the agent about one request. The agent makes a [`Flow`] of it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ProxyRecord {
+    /// Wall clock, nanoseconds since 1970.
+    pub time_unix_ns: u64,
+    /// What happened.
+    pub verdict: FlowVerdict,
+    /// The direction as seen from the endpoint that decided.
+    pub direction: Direction,
+    /// The endpoint that decided.
+    pub endpoint: EndpointId,
+    /// The client.
+    pub source: SocketAddr,
+    /// Its identity.
+    pub source_identity: Identity,
+    /// The server.
+    pub destination: SocketAddr,
+    /// Its identity.
+    pub destination_identity: Identity,
+    /// The rule that decided, [`RuleId::NONE`] if none did.
+    pub rule: RuleId,
+    /// Where in it, `toPorts[0].http[1]`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub part: Option<String>,
+    /// The revision of the endpoint's policy under which the connection came.
+    pub revision: u32,
+    /// Records that were lost before this one.
+    pub lost: u32,
+    /// The request.
+    pub http: HttpRecord,
 }
 
 impl Flow {

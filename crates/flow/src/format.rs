@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Flow, FlowEnd, FlowVerdict, PolicyOrigin};
+use crate::{Flow, FlowEnd, FlowVerdict, HttpRecord, PolicyOrigin};
 
 impl fmt::Display for FlowVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -11,6 +11,7 @@ impl fmt::Display for FlowVerdict {
             Self::Dropped => "DROPPED",
             Self::Audit => "AUDIT",
             Self::Redirected => "REDIRECTED",
+            Self::Error => "ERROR",
         })
     }
 }
@@ -41,11 +42,27 @@ impl FlowEnd {
     }
 }
 
+/// `GET web:80/a?b 200 in 1.2 ms`.
+impl fmt::Display for HttpRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.method, self.authority, self.path)?;
+        if let Some(status) = self.status {
+            write!(f, " {status}")?;
+        }
+        let micros = self.latency_ns / 1_000;
+        write!(f, " in {}.{} ms", micros / 1_000, micros % 1_000 / 100)
+    }
+}
+
 impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (source, destination) = (self.source.name_and_port(), self.destination.name_and_port());
-        write!(f, "{} {source} -> {destination} {}", self.verdict, self.l4.protocol)?;
-        if !self.l4.tcp_flags.is_empty() {
+        write!(f, "{} {source} -> {destination} ", self.verdict)?;
+        match &self.http {
+            Some(http) => write!(f, "{http}")?,
+            None => f.write_str(&self.l4.protocol)?,
+        }
+        if !self.l4.tcp_flags.is_empty() && self.http.is_none() {
             write!(f, " {}", self.l4.tcp_flags)?;
         }
         if let Some(icmp_type) = self.l4.icmp_type {
@@ -93,7 +110,22 @@ mod tests {
             length: 74,
             lost: 0,
             ifindex: 5,
+            http: None,
         };
+        let http = HttpRecord {
+            flow: "1-1".into(),
+            method: "DELETE".into(),
+            path: "/a?b".into(),
+            authority: "web".into(),
+            status: Some(403),
+            latency_ns: 1_234_567,
+        };
+        let request = Flow { http: Some(http), ..flow.clone() };
+        assert_eq!(
+            request.to_string(),
+            "DROPPED shop/other:40000 -> shop/backend:8080 DELETE web/a?b 403 in 1.2 ms (ingress, POLICY_DENIED: no rule \
+             allows it (default deny), by cnp/shop/allow)"
+        );
         assert_eq!(
             flow.to_string(),
             "DROPPED shop/other:40000 -> shop/backend:8080 TCP SYN (ingress, POLICY_DENIED: no rule allows it \

@@ -6,4 +6,4 @@
 mod flow;
 mod format;
 
-pub use flow::{Flow, FlowEnd, FlowVerdict, L4, PolicyOrigin};
+pub use flow::{Flow, FlowEnd, FlowVerdict, HttpRecord, L4, PolicyOrigin, ProxyRecord};

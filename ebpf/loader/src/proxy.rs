@@ -11,6 +11,8 @@
 //! kept ([`RedirectFacts::destination_is_node`], or what leaves is masqueraded), it is left unbound: the mark says who
 //! it is all the same.
 
+mod socket;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -24,6 +26,8 @@ use crate::conntrack;
 use crate::error::LoaderError;
 use crate::map::Map;
 use crate::sys;
+
+pub use socket::{Family, leg, listener};
 
 /// The mark (`SO_MARK`) that a proxy's listeners carry: without it they are given nothing.
 pub const LISTENER_MARK: u32 = Mark::LISTENER.0;

@@ -71,6 +71,16 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd() as u32
 }
 
+/// Sets an option of a socket that is a number.
+pub(crate) fn set_socket_option(socket: &impl AsFd, level: i32, option: i32, value: u32) -> io::Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "four bytes")]
+    let length = size_of::<u32>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: an open socket, and a number of that length that outlives the call.
+    let result = unsafe { libc::setsockopt(fd, level, option, std::ptr::from_ref(&value).cast(), length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn address_of<T>(value: &T) -> u64 {
     std::ptr::from_ref(value) as u64
 }

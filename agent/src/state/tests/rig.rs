@@ -9,6 +9,7 @@ use sluice_client::model::{Endpoint, EndpointRequest};
 use sluice_ebpf_common::{EndpointFlags, EndpointInfo, IpcacheEntry};
 use sluice_policy::map_state::Key;
 use sluice_policy::{MapState, Query};
+use sluice_proxy_rules::EndpointRules;
 use sluice_types::{Direction, EndpointId, Identity, Protocol, Verdict};
 
 use super::super::{Restored, Settings, State};
@@ -28,6 +29,7 @@ pub(super) struct World {
     pub(super) policies: BTreeMap<u16, MapState>,
     pub(super) ipcache: BTreeMap<IpNet, IpcacheEntry>,
     pub(super) records: BTreeMap<EndpointId, EndpointRecord>,
+    pub(super) rules: BTreeMap<EndpointId, EndpointRules>,
     pub(super) identities: Vec<IdentityRecord>,
     pub(super) numbers: NumbersRecord,
     pub(super) ipam: IpamRecord,
@@ -290,6 +292,8 @@ impl World {
             Record::Ipam(_) => Failed::StoreIpam,
             Record::Identities(_) | Record::Numbers(_) | Record::EndpointGone(_) => Failed::StoreTables,
             Record::Endpoint(endpoint) => Failed::StoreEndpoint(endpoint.id),
+            Record::Rules(rules) => Failed::StoreRules(rules.endpoint),
+            Record::RulesGone(id) => Failed::StoreRules(*id),
         };
         if self.fails(what, failures) {
             return;
@@ -305,6 +309,15 @@ impl World {
             Record::EndpointGone(id) => {
                 self.log.push(format!("unstore {id}"));
                 self.records.remove(&id);
+            }
+            Record::Rules(rules) => {
+                self.log.push(format!("rules {}", rules.endpoint));
+                self.rules.insert(rules.endpoint, *rules);
+            }
+            Record::RulesGone(id) => {
+                if self.rules.remove(&id).is_some() {
+                    self.log.push(format!("no rules {id}"));
+                }
             }
         }
     }

@@ -76,7 +76,11 @@ fn differences(recorded: &Recorded, answers: &[Answer], output: &mut Output) -> 
         FlowVerdict::Forwarded | FlowVerdict::Redirected if !passes => {
             "It passed then, but the policies here deny it: they changed since."
         }
-        FlowVerdict::Dropped | FlowVerdict::Audit | FlowVerdict::Forwarded | FlowVerdict::Redirected => {
+        FlowVerdict::Dropped
+        | FlowVerdict::Audit
+        | FlowVerdict::Forwarded
+        | FlowVerdict::Redirected
+        | FlowVerdict::Error => {
             return Ok(());
         }
     };

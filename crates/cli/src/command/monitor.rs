@@ -62,7 +62,7 @@ fn print(flow: &Flow, format: MonitorFormat, output: &mut Output) -> Result<(), 
     let verdict = flow.verdict.to_string();
     let painted = match flow.verdict {
         FlowVerdict::Dropped => output.bad(&verdict),
-        FlowVerdict::Audit => output.warn(&verdict),
+        FlowVerdict::Audit | FlowVerdict::Error => output.warn(&verdict),
         FlowVerdict::Forwarded | FlowVerdict::Redirected => output.good(&verdict),
     };
     let rest = sentence.strip_prefix(&verdict).unwrap_or(&sentence);

@@ -156,6 +156,7 @@ mod tests {
             length: 60,
             lost: 0,
             ifindex: 1,
+            http: None,
         }
     }
 

@@ -234,6 +234,9 @@ fn agent_flags(layout: &Layout, manifests: &Path, arguments: &UpArgs) -> Vec<Str
         pool("pool6", &arguments.pool6),
         format!("--enforcement={}", arguments.enforcement),
     ];
+    if let Ok(proxy) = binary("sluice-l7proxy") {
+        flags.push(place("l7-proxy", &proxy));
+    }
     if arguments.audit {
         flags.push("--audit".to_owned());
     }
@@ -303,9 +306,25 @@ pub(crate) fn remove_stale() -> Vec<String> {
     removed
 }
 
+/// Ends the proxy that the node's agent started: it outlives the agent. Its number is its own for as long as it holds
+/// the lock.
+fn end_proxy(layout: &Layout) {
+    let path = layout.state_dir().join(path::L7_PROXY_LOCK);
+    let Ok(mut lock) = File::open(path) else { return };
+    if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_ok() {
+        return;
+    }
+    let mut text = String::new();
+    let read = std::io::Read::read_to_string(&mut lock, &mut text);
+    if let Some(process) = read.ok().and_then(|_| text.trim().parse().ok()).and_then(ProcessId::of) {
+        process.end(END_WITHIN);
+    }
+}
+
 /// Removes pods, namespaces, mounts and files of a node whose agent has ended. Goes on past failures: what is left is
 /// found again at the next start.
 fn dismantle(layout: &Layout, record: &NodeRecord) {
+    end_proxy(layout);
     for pod in PodRecord::load_all(layout) {
         pod::dismantle(layout, record, &pod);
     }

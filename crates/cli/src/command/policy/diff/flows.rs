@@ -44,7 +44,7 @@ pub(super) fn judge(file: &Path, new: &mut Cluster) -> Result<FlowChanges, Failu
         let trace = new.trace(&asked).map_err(|error| Failure::not_found(error.to_string()))?;
         changes.judged += 1;
         let passed = match flow.verdict {
-            FlowVerdict::Forwarded | FlowVerdict::Redirected => true,
+            FlowVerdict::Forwarded | FlowVerdict::Redirected | FlowVerdict::Error => true,
             FlowVerdict::Dropped | FlowVerdict::Audit => false,
         };
         let is_policy = |reason| matches!(reason, DropReason::PolicyDenied | DropReason::PolicyDeny);
