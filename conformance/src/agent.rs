@@ -137,18 +137,22 @@ impl Agent {
 
     /// Ends the proxy that the agent started, which outlives it.
     fn end_proxy(&self) {
-        let lock = self.state_dir().join("proxy/l7proxy.lock");
-        let Ok(text) = std::fs::read_to_string(lock) else { return };
-        let pid = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
         // The number may be another process's by now.
         let is_ours = |pid: rustix::process::Pid| {
             let command = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
             let own = self.state_dir().display().to_string();
             command.is_ok_and(|command| String::from_utf8_lossy(&command).contains(&own))
         };
-        if let Some(pid) = pid.filter(|pid| is_ours(*pid)) {
+        if let Some(pid) = self.proxy_pid().filter(|pid| is_ours(*pid)) {
             let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+    }
+
+    /// The number of the proxy's process, if one has begun.
+    #[must_use]
+    pub fn proxy_pid(&self) -> Option<rustix::process::Pid> {
+        let text = std::fs::read_to_string(self.state_dir().join("proxy/l7proxy.lock")).ok()?;
+        rustix::process::Pid::from_raw(text.trim().parse().ok()?)
     }
 
     /// The number of the process, 0 if none runs.
@@ -362,6 +366,20 @@ pub struct Flow {
     /// Events that were lost before this one.
     #[serde(default)]
     pub lost: u32,
+    /// The request, if a proxy saw one.
+    #[serde(default)]
+    pub http: Option<HttpRecord>,
+}
+
+/// A request.
+#[derive(Clone, Debug, Deserialize)]
+pub struct HttpRecord {
+    /// Its method.
+    pub method: String,
+    /// The path that was judged.
+    pub path: String,
+    /// The status of the answer.
+    pub status: Option<u16>,
 }
 
 /// One end of a flow.
@@ -418,6 +436,9 @@ impl std::fmt::Display for Flow {
         }
         for origin in &self.policies {
             write!(f, " by {}", origin.policy)?;
+        }
+        if let Some(HttpRecord { method, path, status }) = &self.http {
+            write!(f, " {method} {path} {}", status.unwrap_or_default())?;
         }
         write!(
             f,

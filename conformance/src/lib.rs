@@ -9,6 +9,7 @@ pub mod agent;
 pub mod case;
 pub mod clock;
 pub mod echo;
+pub mod http;
 pub mod link;
 pub mod netns;
 pub mod node;

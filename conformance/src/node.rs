@@ -42,6 +42,9 @@ pub struct NodeConfig {
     /// The IPv6 pool, if it matters; empty for none.
     #[serde(default)]
     pub pool6: Option<String>,
+    /// With the proxy for HTTP rules.
+    #[serde(default)]
+    pub l7: bool,
     /// The MTU of the cable between node and world, if it is not that of the pods.
     #[serde(default)]
     pub uplink_mtu: Option<u16>,
@@ -56,7 +59,7 @@ impl NodeConfig {
         self.pool6.as_deref().unwrap_or(POOL6)
     }
 
-    fn flags(&self) -> Vec<String> {
+    fn flags(&self) -> Result<Vec<String>> {
         let mut flags = vec![
             "--pool4".to_owned(),
             self.pool4().to_owned(),
@@ -74,7 +77,10 @@ impl NodeConfig {
         if self.audit {
             flags.push("--audit".to_owned());
         }
-        flags
+        if self.l7 {
+            flags.extend(["--l7-proxy".to_owned(), binary("sluice-l7proxy")?.display().to_string()]);
+        }
+        Ok(flags)
     }
 }
 
@@ -141,7 +147,7 @@ impl Node {
         let netns = Netns::create(dir.path().join("netns/node"))?;
         let world = Netns::create(dir.path().join("netns/world"))?;
         wire(&netns, &world, config).context("connecting the node with the world")?;
-        let flags = AgentFlags { dir: dir.path().to_owned(), flags: config.flags() };
+        let flags = AgentFlags { dir: dir.path().to_owned(), flags: config.flags()? };
         let agent = Agent::start(&netns, flags)?;
         let monitor = Monitor::start(agent.socket())?;
         monitor.wait_for_start()?;

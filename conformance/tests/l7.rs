@@ -1,0 +1,355 @@
+//! Requests of redirected flows: who is asked, what passes, who the server sees, and what happens when something dies.
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::{IpAddr, SocketAddr};
+
+    use rustix::process::{Signal, kill_process};
+    use sluice_conformance::agent::PATIENCE;
+    use sluice_conformance::clock::wait_for;
+    use sluice_conformance::http::{HttpClient, HttpServer};
+    use sluice_conformance::netns::{Netns, hide_mounts};
+    use sluice_conformance::node::{Node, NodeConfig};
+    use sluice_conformance::topology::PodSpec;
+
+    const PODS: [&str; 3] = ["shop/backend", "shop/frontend", "shop/other"];
+    const PORTS: [u16; 4] = [80, 81, 8_050, 65_000];
+
+    /// A policy of the namespace.
+    fn policy(name: &str, app: &str, rules: &str) -> String {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+             endpointSelector: {{matchLabels: {{app: {app}}}}}\n{rules}---\n"
+        )
+    }
+
+    /// Rules by which the frontend may GET below a path of the backend's port 80, and everything of port 81.
+    fn ingress(path: &str) -> String {
+        format!(
+            "  ingress:\n  - fromEndpoints: [{{matchLabels: {{app: frontend}}}}]\n    toPorts:\n    - ports: [{{port: \"80\", \
+             protocol: TCP}}]\n      rules: {{http: [{{method: GET, path: \"{path}\"}}]}}\n    - ports: [{{port: \"81\", \
+             protocol: TCP}}]\n"
+        )
+    }
+
+    struct Scene {
+        server: HttpServer,
+        node: Node,
+    }
+
+    impl Scene {
+        fn new(config: &NodeConfig, manifest: &str) -> Self {
+            hide_mounts().unwrap();
+            let mut node = Node::start(config).unwrap();
+            node.write_namespace("shop", &BTreeMap::new()).unwrap();
+            for pod in PODS {
+                let app = pod.trim_start_matches("shop/").to_owned();
+                let spec =
+                    PodSpec { labels: BTreeMap::from([("app".to_owned(), app)]), ports: BTreeMap::new() };
+                node.write_pod(pod, &spec).unwrap();
+            }
+            node.add_pods(PODS).unwrap();
+            let backend = node.pod("shop/backend").unwrap();
+            let server = HttpServer::start(&backend.netns, &backend.addresses, &PORTS).unwrap();
+            let scene = Self { server, node };
+            scene.put(manifest);
+            wait_for("the proxy", PATIENCE, || scene.node.agent.proxy_pid().ok_or_else(|| "none".to_owned()))
+                .unwrap();
+            scene
+        }
+
+        /// Puts the policies in the place of those before, and waits until they are in force.
+        fn put(&self, manifest: &str) {
+            let revision = || {
+                let status: serde_json::Value = self.node.agent.fetch("/v1/status").unwrap();
+                assert_eq!(status["problems"], serde_json::json!([]), "{manifest}");
+                status["revision"].as_u64().unwrap()
+            };
+            let before = revision();
+            self.node.write_manifest("p.yaml", manifest).unwrap();
+            wait_for("the policies read", PATIENCE, || {
+                if revision() > before { Ok(()) } else { Err("not read".to_owned()) }
+            })
+            .unwrap();
+            wait_for("the policies in force", PATIENCE, || {
+                let endpoints = self.node.agent.endpoints().map_err(|error| format!("{error:#}"))?;
+                let is_done = endpoints
+                    .iter()
+                    .all(|own| own.state == "ready" && own.realized_revision == own.wanted_revision);
+                if is_done { Ok(()) } else { Err(format!("{endpoints:?}")) }
+            })
+            .unwrap();
+        }
+
+        fn netns(&self, pod: &str) -> &Netns {
+            &self.node.pod(pod).unwrap().netns
+        }
+
+        fn addresses(&self, pod: &str) -> &[IpAddr] {
+            &self.node.pod(pod).unwrap().addresses
+        }
+
+        /// Each address of the backend with the address of the same family of `pod`.
+        fn pairs(&self, pod: &str) -> Vec<(IpAddr, IpAddr)> {
+            let own = self.addresses(pod).iter().copied();
+            own.zip(self.addresses("shop/backend").iter().copied()).collect()
+        }
+
+        fn connect(&self, pod: &str, server: IpAddr, port: u16) -> anyhow::Result<HttpClient> {
+            HttpClient::connect(self.netns(pod), SocketAddr::new(server, port))
+        }
+
+        fn proxy(&self, signal: Signal) {
+            kill_process(self.node.agent.proxy_pid().unwrap(), signal).unwrap();
+        }
+    }
+
+    fn with_proxy() -> NodeConfig {
+        NodeConfig { l7: true, ..NodeConfig::default() }
+    }
+
+    /// One request on a connection of its own.
+    fn status(client: anyhow::Result<HttpClient>, request: &str) -> u16 {
+        client.and_then(|mut client| client.ask(request)).map_or(0, |answer| answer.status)
+    }
+
+    #[test]
+    fn requests_are_judged_and_the_server_sees_its_client() {
+        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a.*")));
+        for (own, server) in scene.pairs("shop/frontend") {
+            let mut client = scene.connect("shop/frontend", server, 80).unwrap();
+            for nth in 0..3 {
+                let answer = client.ask(&format!("GET /a{nth}")).unwrap();
+                assert_eq!((answer.status, answer.body), (200, format!("{own} GET /a{nth} HTTP/1.1")));
+                let answer = client.ask("DELETE /a").unwrap();
+                assert_eq!((answer.status, answer.body.as_str()), (403, "Access denied\r\n"));
+                assert!(answer.fields.iter().any(|field| field.starts_with("X-Sluice-Flow: ")), "{answer:?}");
+            }
+            // What is judged is what is forwarded.
+            let answer = client.ask("GET /b/../a%2fb").unwrap();
+            assert_eq!((answer.status, answer.body), (200, format!("{own} GET /a/b HTTP/1.1")));
+            assert_eq!(client.ask("GET /a/../b").unwrap().status, 403);
+            client
+                .send("GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .unwrap();
+            assert_eq!(client.answer().unwrap().status, 400);
+        }
+        let seen = scene.server.requests();
+        for (_, server) in scene.pairs("shop/other") {
+            assert_eq!(status(scene.connect("shop/other", server, 80), "GET /a"), 0, "not its rule");
+        }
+        assert_eq!(scene.server.requests(), seen);
+        // Who was denied what, and by whom.
+        let flows = wait_for("the record", PATIENCE, || {
+            let flows = scene
+                .node
+                .monitor
+                .flows(|flow| flow.verdict == "DROPPED" && flow.to_string().contains("DELETE"));
+            if flows.is_empty() { Err("no flow".to_owned()) } else { Ok(flows) }
+        })
+        .unwrap();
+        let text = flows[0].to_string();
+        for part in ["DELETE", "403", "cnp/shop/web"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    /// A proxy that is stopped holds nothing up but what it must look into, and nothing passes it by.
+    #[test]
+    fn only_flows_with_rules_about_requests_meet_the_proxy() {
+        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        scene.proxy(Signal::STOP);
+        for (own, server) in scene.pairs("shop/frontend") {
+            let answer = scene.connect("shop/frontend", server, 81).unwrap().ask("DELETE /x").unwrap();
+            assert_eq!((answer.status, answer.body), (200, format!("{own} DELETE /x HTTP/1.1")));
+        }
+        let seen = scene.server.requests();
+        for (_, server) in scene.pairs("shop/frontend") {
+            assert_eq!(status(scene.connect("shop/frontend", server, 80), "GET /a"), 0);
+        }
+        assert_eq!(scene.server.requests(), seen);
+        scene.proxy(Signal::CONT);
+    }
+
+    /// A rule's ports may be a range, or all there are (CVE-2024-52529).
+    #[test]
+    fn rules_about_requests_hold_on_ranges_of_ports() {
+        let rules = |ports: &str| {
+            format!(
+                "  ingress:\n  - fromEndpoints: [{{matchLabels: {{app: frontend}}}}]\n    toPorts:\n    - ports: [{{{ports}}}]\n      \
+                 rules: {{http: [{{method: GET}}]}}\n"
+            )
+        };
+        let scene = Scene::new(
+            &with_proxy(),
+            &policy("web", "backend", &rules("port: \"8000\", endPort: 8100, protocol: TCP")),
+        );
+        let check = |ports: &[u16]| {
+            for (_, server) in scene.pairs("shop/frontend") {
+                for port in ports {
+                    let mut client = scene.connect("shop/frontend", server, *port).unwrap();
+                    assert_eq!(client.ask("GET /a").unwrap().status, 200, "{port}");
+                    assert_eq!(client.ask("PUT /a").unwrap().status, 403, "{port}");
+                }
+            }
+        };
+        check(&[8_050]);
+        for (_, server) in scene.pairs("shop/frontend") {
+            assert_eq!(status(scene.connect("shop/frontend", server, 81), "GET /a"), 0);
+        }
+        scene.put(&policy("web", "backend", &rules("port: \"1\", endPort: 65535, protocol: TCP")));
+        check(&[80, 65_000]);
+    }
+
+    /// The server's own policy judges its client after the client's proxy (CVE-2026-33726), each with its own rules.
+    #[test]
+    fn both_ends_look_into_the_requests() {
+        let egress = "  egress:\n  - toEndpoints: [{matchLabels: {app: backend}}]\n    toPorts:\n    - ports: [{port: \"80\", \
+                      protocol: TCP}]\n      rules: {http: [{path: \"/(a|b)\"}]}\n";
+        let manifest = policy("out", "frontend", egress) + &policy("in", "backend", &ingress("/(a|c)"));
+        let scene = Scene::new(&with_proxy(), &manifest);
+        for (own, server) in scene.pairs("shop/frontend") {
+            let mut client = scene.connect("shop/frontend", server, 80).unwrap();
+            let answer = client.ask("GET /a").unwrap();
+            assert_eq!((answer.status, answer.body), (200, format!("{own} GET /a HTTP/1.1")));
+            for request in ["GET /b", "GET /c", "PUT /a"] {
+                assert_eq!(client.ask(request).unwrap().status, 403, "{request}");
+            }
+        }
+        // A client whose own policy lets everything pass, and whom the server does not know.
+        scene.put(&(policy("out", "other", egress) + &policy("in", "backend", &ingress("/.*"))));
+        let seen = scene.server.requests();
+        for (_, server) in scene.pairs("shop/other") {
+            let got = status(scene.connect("shop/other", server, 80), "GET /a");
+            assert!(matches!(got, 0 | 503 | 504), "{got}");
+        }
+        assert_eq!(scene.server.requests(), seen);
+    }
+
+    #[test]
+    fn rules_about_what_leaves_the_node() {
+        let egress = "  egress:\n  - toEntities: [world]\n    toPorts:\n    - ports: [{port: \"80\", protocol: TCP}]\n      \
+                      rules: {http: [{method: GET}]}\n";
+        let scene = Scene::new(&with_proxy(), &policy("out", "frontend", egress));
+        let world: Vec<IpAddr> =
+            ["198.51.100.1", "2001:db8:51::1"].iter().map(|text| text.parse().unwrap()).collect();
+        let _server = HttpServer::start(&scene.node.world, &world, &[80]).unwrap();
+        for address in world {
+            let mut client = scene.connect("shop/frontend", address, 80).unwrap();
+            let answer = client.ask("GET /a").unwrap();
+            assert_eq!(answer.status, 200);
+            let own = scene.addresses("shop/frontend");
+            assert!(
+                !own.iter().any(|own| answer.body.starts_with(&own.to_string())),
+                "masqueraded: {answer:?}"
+            );
+            assert_eq!(client.ask("POST /a").unwrap().status, 403);
+        }
+    }
+
+    #[test]
+    fn a_change_reaches_the_next_request_and_ends_tunnels() {
+        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/(a|ws)")));
+        let (_, server) = scene.pairs("shop/frontend")[0];
+        let mut client = scene.connect("shop/frontend", server, 80).unwrap();
+        let mut tunnel = scene.connect("shop/frontend", server, 80).unwrap();
+        assert_eq!(client.ask("GET /a").unwrap().status, 200);
+        tunnel
+            .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
+            .unwrap();
+        assert_eq!(tunnel.answer().unwrap().status, 101);
+        assert_eq!(tunnel.read(5).unwrap(), "hello");
+        scene.put(&policy("web", "backend", &ingress("/(b|ws)")));
+        assert_eq!(client.ask("GET /a").unwrap().status, 403);
+        assert_eq!(client.ask("GET /b").unwrap().status, 200);
+        tunnel.send("still").unwrap();
+        assert_eq!(tunnel.read(5).unwrap(), "still");
+        scene.put(&policy("web", "backend", &ingress("/b")));
+        let sent = tunnel.send("gone").and_then(|()| tunnel.read(4));
+        assert!(sent.is_err(), "{sent:?}");
+        assert_eq!(client.ask("GET /b").unwrap().status, 200);
+    }
+
+    #[test]
+    fn audit_lets_requests_pass_and_reports_them() {
+        let config = NodeConfig { audit: true, ..with_proxy() };
+        let scene = Scene::new(&config, &policy("web", "backend", &ingress("/a")));
+        let (_, server) = scene.pairs("shop/frontend")[0];
+        assert_eq!(status(scene.connect("shop/frontend", server, 80), "DELETE /b"), 200);
+        wait_for("the record", PATIENCE, || {
+            let flows = scene
+                .node
+                .monitor
+                .flows(|flow| flow.verdict == "AUDIT" && flow.to_string().contains("DELETE"));
+            if flows.is_empty() { Err("no flow".to_owned()) } else { Ok(()) }
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn the_agent_may_die() {
+        let mut scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        let (_, server) = scene.pairs("shop/frontend")[0];
+        let proxy = scene.node.agent.proxy_pid().unwrap();
+        let mut kept = scene.connect("shop/frontend", server, 80).unwrap();
+        let mut check = |scene: &Scene| {
+            for _ in 0..20 {
+                assert_eq!(kept.ask("GET /a").unwrap().status, 200);
+                assert_eq!(kept.ask("PUT /a").unwrap().status, 403);
+                assert_eq!(status(scene.connect("shop/frontend", server, 80), "GET /a"), 200);
+            }
+        };
+        check(&scene);
+        for _ in 0..3 {
+            scene.node.kill_agent().unwrap();
+            check(&scene);
+            scene.node.agent.start_again(&scene.node.netns).unwrap();
+            check(&scene);
+            scene.node.agent.wait_ready().unwrap();
+            scene.node.monitor.wait_for_start().unwrap();
+            check(&scene);
+        }
+        assert_eq!(scene.node.agent.proxy_pid(), Some(proxy), "the same one all the time");
+    }
+
+    #[test]
+    fn a_proxy_that_dies_lets_nothing_pass_and_is_back_soon() {
+        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        let (_, server) = scene.pairs("shop/frontend")[0];
+        assert_eq!(status(scene.connect("shop/frontend", server, 80), "GET /a"), 200);
+        let first = scene.node.agent.proxy_pid().unwrap();
+        for _ in 0..3 {
+            let before = scene.node.agent.proxy_pid().unwrap();
+            let seen = scene.server.requests();
+            scene.proxy(Signal::KILL);
+            let got = status(scene.connect("shop/frontend", server, 80), "PUT /a");
+            assert!(matches!(got, 0 | 403), "{got}");
+            assert_eq!(scene.server.requests(), seen);
+            wait_for("another proxy", PATIENCE, || {
+                let is_back = scene.node.agent.proxy_pid().is_some_and(|pid| pid != before)
+                    && status(scene.connect("shop/frontend", server, 80), "GET /a") == 200;
+                if is_back { Ok(()) } else { Err("not back".to_owned()) }
+            })
+            .unwrap();
+        }
+        assert_ne!(scene.node.agent.proxy_pid(), Some(first));
+    }
+
+    #[test]
+    fn nobody_reaches_the_proxy_by_another_way() {
+        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        // The pod has no such listener on its loopback, and the node's is not for it.
+        for address in ["127.0.0.1", "10.244.0.1"] {
+            let target = SocketAddr::new(address.parse().unwrap(), 15_001);
+            assert_eq!(
+                status(HttpClient::connect(scene.netns("shop/other"), target), "GET /a"),
+                0,
+                "{address}"
+            );
+        }
+        // From the node itself it is reached, and refuses.
+        let target = SocketAddr::new("127.0.0.1".parse().unwrap(), 15_001);
+        assert_eq!(status(HttpClient::connect(&scene.node.netns, target), "GET /a"), 0);
+    }
+}
