@@ -82,16 +82,22 @@ fn answer(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
             return Ok(());
         }
         let text = format!("{name}\n");
-        if asked.starts_with(b"GET ") || asked.starts_with(b"HEAD ") {
+        if is_http(asked) {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                 text.len()
             );
-            let body = if asked.starts_with(b"GET ") { text.as_str() } else { "" };
+            let body = if asked.starts_with(b"HEAD ") { "" } else { text.as_str() };
             return stream.write_all(format!("{head}{body}").as_bytes());
         }
         stream.write_all(text.as_bytes())?;
     }
+}
+
+/// Whether the first line is that of a request.
+fn is_http(asked: &[u8]) -> bool {
+    let line = asked.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    line.trim_ascii_end().ends_with(b" HTTP/1.1") || line.trim_ascii_end().ends_with(b" HTTP/1.0")
 }
 
 fn serve_udp(socket: &UdpSocket, name: &str) {
@@ -111,6 +117,13 @@ pub(crate) enum Outcome {
     Answered {
         /// Its name.
         name: String,
+        /// From the first packet to the answer.
+        took: Duration,
+    },
+    /// A request was answered with this status.
+    Status {
+        /// The status.
+        status: u16,
         /// From the first packet to the answer.
         took: Duration,
     },
@@ -146,6 +159,31 @@ pub(crate) fn ask_tcp(target: SocketAddr, patience: Duration) -> Outcome {
     let start = now();
     match TcpStream::connect_timeout(&target, patience) {
         Ok(mut stream) => converse(&mut stream, start, patience),
+        Err(error) => Outcome::of(&error),
+    }
+}
+
+/// Connects, sends one HTTP request (`GET /path`), and waits for the status of the answer.
+pub(crate) fn ask_http(target: SocketAddr, request: &str, patience: Duration) -> Outcome {
+    let start = now();
+    let exchange = || {
+        let mut stream = TcpStream::connect_timeout(&target, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.write_all(
+            format!("{request} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes(),
+        )?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    match exchange() {
+        Ok(answer) => {
+            let text = String::from_utf8_lossy(&answer);
+            match text.split(' ').nth(1).and_then(|status| status.parse().ok()) {
+                Some(status) => Outcome::Status { status, took: start.elapsed() },
+                None => Outcome::Failed("there was no answer to the request".to_owned()),
+            }
+        }
         Err(error) => Outcome::of(&error),
     }
 }
@@ -199,6 +237,9 @@ pub(crate) fn run(arguments: &ProbeArgs, output: &mut Output) -> Result<(), Fail
             writeln!(output, "{target} answered: {name} ({})", milliseconds(took))?;
             Ok(())
         }
+        Outcome::Status { status, .. } => {
+            Err(Failure::error(format!("{target} answered with HTTP {status}")))
+        }
         Outcome::Silence => Err(Failure::new(
             Exit::Error,
             format!("{target} did not answer within {} ms", patience.as_millis()),
@@ -237,6 +278,8 @@ mod tests {
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
+        let outcome = ask_http(tcp, "DELETE /a", patience);
+        assert!(matches!(outcome, Outcome::Status { status: 200, .. }), "{outcome:?}");
         assert!(
             answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nshop/web\n"),
             "{answer}"

@@ -41,9 +41,14 @@ pub(super) enum Want {
     Answer { by: Option<&'static str> },
     /// It is dropped: where, why, and by which policy.
     Drop { at: Direction, reason: DropReason, by: &'static str },
+    /// The request is answered with this status, and the proxy names the policy.
+    Status { status: u16, by: &'static str },
     /// The answer comes, and the kernel reports what would have been dropped.
     Audit { at: Direction, by: &'static str },
 }
+
+/// The status of a request that a policy denies.
+pub(super) const DENIED: u16 = 403;
 
 /// One line of the story.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +56,8 @@ pub(super) struct Attempt {
     pub(super) who: Who,
     pub(super) target: Target,
     pub(super) port: u16,
+    /// An HTTP request, `GET /path`, instead of a plain question.
+    pub(super) request: Option<&'static str>,
     pub(super) want: Want,
 }
 
@@ -79,7 +86,11 @@ impl Try {
             Want::Drop { .. } if self.outcome != Outcome::Silence => {
                 return Some(format!("{family}: silence was expected, but {}", shown(&self.outcome)));
             }
-            Want::Answer { .. } | Want::Drop { .. } | Want::Audit { .. } => {}
+            Want::Status { status, .. } if !matches!(self.outcome, Outcome::Status { status: got, .. } if got == status) =>
+            {
+                return Some(format!("{family}: HTTP {status} was expected, but {}", shown(&self.outcome)));
+            }
+            Want::Answer { .. } | Want::Drop { .. } | Want::Audit { .. } | Want::Status { .. } => {}
         }
         let Some(flow) = &self.flow else {
             let needs_word = !matches!(want, Want::Answer { by: None });
@@ -96,6 +107,9 @@ impl Try {
                 flow.direction == at && flow.drop_reason == Some(reason) && names(by)
             }
             Want::Audit { at, by } => flow.direction == at && names(by),
+            Want::Status { status, by } => {
+                names(by) && flow.http.as_ref().is_some_and(|http| http.status == Some(status))
+            }
         };
         (!right).then(|| format!("{}: the kernel says otherwise: {flow}", self.family()))
     }
@@ -108,6 +122,8 @@ impl Want {
             Self::Answer { .. } => FlowVerdict::Forwarded,
             Self::Drop { .. } => FlowVerdict::Dropped,
             Self::Audit { .. } => FlowVerdict::Audit,
+            Self::Status { status, .. } if status == DENIED => FlowVerdict::Dropped,
+            Self::Status { .. } => FlowVerdict::Forwarded,
         }
     }
 
@@ -121,6 +137,7 @@ impl Want {
             && match self {
                 Self::Answer { by } => by.is_none_or(named),
                 Self::Drop { .. } | Self::Audit { .. } => true,
+                Self::Status { .. } => flow.http.is_some(),
             }
     }
 }
@@ -128,6 +145,7 @@ impl Want {
 fn shown(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Answered { name, .. } => format!("{name} answered"),
+        Outcome::Status { status, .. } => format!("the answer was HTTP {status}"),
         Outcome::Silence => "there was silence".to_owned(),
         Outcome::Refused => "the port was refused".to_owned(),
         Outcome::Failed(reason) => format!("it failed: {reason}"),
@@ -167,6 +185,19 @@ mod tests {
         let answered = Outcome::Answered { name: "x".into(), took: Duration::ZERO };
         let dropped = |reason, policy| Some(flow(FlowVerdict::Dropped, Some(reason), policy));
         let passed = |policy| Some(flow(FlowVerdict::Forwarded, None, policy));
+        let refused = Want::Status { status: DENIED, by: "cnp/a/b" };
+        let status = |status| Outcome::Status { status, took: Duration::ZERO };
+        let told = |status, policy| {
+            let http = sluice_flow::HttpRecord {
+                flow: "1-1".into(),
+                method: "GET".into(),
+                path: "/".into(),
+                authority: "a".into(),
+                status: Some(status),
+                latency_ns: 1,
+            };
+            Some(Flow { http: Some(http), ..flow(FlowVerdict::Dropped, None, policy) })
+        };
         let cases = [
             ("dropped as wanted", deny, Outcome::Silence, dropped(DropReason::PolicyDenied, "cnp/a/b"), true),
             ("leaked", deny, answered.clone(), dropped(DropReason::PolicyDenied, "cnp/a/b"), false),
@@ -177,7 +208,13 @@ mod tests {
             ("answered as wanted", allow, answered.clone(), passed("cnp/a/b"), true),
             ("answered by another rule", allow, answered.clone(), passed("cnp/a/c"), false),
             ("silence", allow, Outcome::Silence, passed("cnp/a/b"), false),
-            ("no rule needed", Want::Answer { by: None }, answered, None, true),
+            ("no rule needed", Want::Answer { by: None }, answered.clone(), None, true),
+            ("refused as wanted", refused, status(403), told(403, "cnp/a/b"), true),
+            ("not refused", refused, status(200), told(403, "cnp/a/b"), false),
+            ("refused by another policy", refused, status(403), told(403, "cnp/a/c"), false),
+            ("refused, and reported otherwise", refused, status(403), told(200, "cnp/a/b"), false),
+            ("refused, and only packets reported", refused, status(403), passed("cnp/a/b"), false),
+            ("no request at all", refused, answered, told(403, "cnp/a/b"), false),
         ];
         for (name, want, outcome, flow, good) in cases {
             let attempt = Try { target: "10.0.0.1:80".parse().unwrap(), outcome, flow };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluice_flow::Flow;
 
-use super::attempt::{Attempt, Try, Want, Who};
+use super::attempt::{Attempt, DENIED, Try, Want, Who};
 use super::stage::Stage;
 use crate::failure::Failure;
 use crate::node::record::PodRecord;
@@ -26,12 +26,23 @@ pub(super) struct Narrator<'a> {
     scenes: usize,
     tries: usize,
     dropped: usize,
+    denied: usize,
     failures: usize,
 }
 
 impl<'a> Narrator<'a> {
     pub(super) fn new(output: &'a mut Output, interrupt: Interrupt, pause: Duration) -> Self {
-        Self { output, interrupt, pause, begun: now(), scenes: 0, tries: 0, dropped: 0, failures: 0 }
+        Self {
+            output,
+            interrupt,
+            pause,
+            begun: now(),
+            scenes: 0,
+            tries: 0,
+            dropped: 0,
+            denied: 0,
+            failures: 0,
+        }
     }
 
     /// Now, for durations that people read.
@@ -42,7 +53,7 @@ impl<'a> Narrator<'a> {
     pub(super) fn opening(&mut self) -> Result<(), Failure> {
         let title = self.output.bold("sluice: network policy, decided in the kernel");
         writeln!(self.output, "\n{title}")?;
-        self.text("A node, five pods and an outside world, each a network namespace of its own.")?;
+        self.text("A node, six pods and an outside world, each a network namespace of its own.")?;
         self.text("This machine's own network is not touched.")?;
         writeln!(self.output)?;
         Ok(self.output.flush()?)
@@ -91,6 +102,22 @@ impl<'a> Narrator<'a> {
         Ok(writeln!(self.output, "  {line}")?)
     }
 
+    /// A command that a person would type, and what it answered.
+    pub(super) fn answer(&mut self, arguments: &[&str], answer: &str) -> Result<(), Failure> {
+        let quoted = |word: &&str| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() };
+        self.command(&arguments.iter().map(quoted).collect::<Vec<_>>().join(" "))?;
+        if answer.trim().is_empty() {
+            self.failures += 1;
+            let complaint = self.output.bad("it said nothing");
+            writeln!(self.output, "      {complaint}")?;
+        }
+        for line in answer.lines() {
+            writeln!(self.output, "  {line}")?;
+        }
+        self.output.flush()?;
+        self.interrupt.sleep(self.pause)
+    }
+
     /// A policy, without the lines that say nothing about traffic.
     pub(super) fn policy(&mut self, yaml: &str) -> Result<(), Failure> {
         writeln!(self.output)?;
@@ -111,12 +138,17 @@ impl<'a> Narrator<'a> {
             Who::Node => "the node",
         };
         let route = format!("{who} → {}:{}", attempt.target.name(), attempt.port);
+        let route = attempt.request.map_or(route.clone(), |request| format!("{route} {request}"));
         self.line(&route, attempt.want, tries)
     }
 
     /// The same for an attempt that has no other end than words.
     pub(super) fn line(&mut self, route: &str, want: Want, tries: &[Try]) -> Result<(), Failure> {
-        let passed = tries.iter().any(|one| matches!(one.outcome, Outcome::Answered { .. }));
+        let passed = tries.iter().any(|one| match one.outcome {
+            Outcome::Answered { .. } => true,
+            Outcome::Status { status, .. } => status != DENIED,
+            Outcome::Silence | Outcome::Refused | Outcome::Failed(_) => false,
+        });
         let mark = if passed { self.output.good("✓") } else { self.output.bad("✗") };
         let ends: Vec<String> = tries.iter().map(end).collect();
         let room = " ".repeat(ROUTE_WIDTH.saturating_sub(visible_width(route)));
@@ -129,6 +161,8 @@ impl<'a> Narrator<'a> {
         }
         self.tries += tries.len();
         self.dropped += tries.iter().filter(|one| one.outcome == Outcome::Silence).count();
+        let is_denied = |one: &&Try| matches!(one.outcome, Outcome::Status { status: DENIED, .. });
+        self.denied += tries.iter().filter(is_denied).count();
         let missing = tries.is_empty().then(|| "there was no address to try".to_owned());
         for complaint in tries.iter().filter_map(|one| one.complaint(want)).chain(missing) {
             self.failures += 1;
@@ -140,7 +174,7 @@ impl<'a> Narrator<'a> {
 
     /// Says how it went; answers the number of failures.
     pub(super) fn summary(&mut self, reports: usize) -> Result<usize, Failure> {
-        let Self { tries, dropped, failures, .. } = *self;
+        let Self { tries, dropped, denied, failures, .. } = *self;
         let seconds = self.begun.elapsed().as_secs_f64();
         let title = if failures == 0 {
             self.output.good("Everything ended as the policies say.")
@@ -149,8 +183,9 @@ impl<'a> Narrator<'a> {
         };
         writeln!(self.output, "\n{title}")?;
         self.text(&format!(
-            "{tries} connections over IPv4 and IPv6, {} answered, {dropped} dropped, each with its reason;",
-            tries - dropped.min(tries)
+            "{tries} connections over IPv4 and IPv6, {} answered, {dropped} dropped and {denied} refused with 403, each \
+             with its reason;",
+            tries - (dropped + denied).min(tries)
         ))?;
         self.text(&format!("{reports} reports from the kernel; {seconds:.1} s."))?;
         Ok(failures)
@@ -205,6 +240,7 @@ fn end(one: &Try) -> String {
     let family = one.family();
     match &one.outcome {
         Outcome::Answered { took, .. } => format!("{family} {}", milliseconds(*took)),
+        Outcome::Status { status, took } => format!("{family} {status} in {}", milliseconds(*took)),
         Outcome::Silence => format!("{family} silence"),
         Outcome::Refused => format!("{family} refused"),
         Outcome::Failed(reason) => format!("{family} {reason}"),
@@ -221,6 +257,10 @@ fn explanation(flow: &Flow, want: Want) -> Option<String> {
     match want {
         Want::Answer { .. } if rules.is_empty() => None,
         Want::Answer { .. } => Some(format!("allowed on {side} by {rules}")),
+        Want::Status { status, .. } if status == DENIED => {
+            Some(format!("refused by the proxy on {side}: {reason} [{rules}]"))
+        }
+        Want::Status { .. } => Some(format!("allowed on {side} by {rules}")),
         Want::Audit { .. } => Some(format!("passes, but would be dropped on {side}: {reason} [{rules}]")),
         Want::Drop { .. } => Some(format!("dropped on {side}: {reason} [{rules}]")),
     }

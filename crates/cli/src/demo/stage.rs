@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +32,11 @@ const REALIZED_WITHIN: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(5);
 
 /// Pods: name, labels, ports they serve on.
-const PODS: [(&str, &str, &[u16]); 5] = [
+const PODS: [(&str, &str, &[u16]); 6] = [
     ("shop/frontend", "app=frontend", &[8080]),
     ("shop/backend", "app=backend", &[8080, 9090]),
     ("shop/other", "app=other", &[8080]),
+    ("shop/order-api", "app=order-api", &[8080]),
     ("payments/gateway", "app=gateway", &[8080]),
     ("payments/ledger", "app=ledger", &[5432]),
 ];
@@ -232,7 +234,11 @@ impl Stage {
         let before = self.flows_seen();
         let netns = self.netns_of(attempt.who)?;
         let targets = self.targets(attempt);
-        let ask = |target: SocketAddr| match netns.run(|| traffic::ask_tcp(target, PATIENCE)) {
+        let question = |target| match attempt.request {
+            Some(request) => traffic::ask_http(target, request, PATIENCE),
+            None => traffic::ask_tcp(target, PATIENCE),
+        };
+        let ask = |target: SocketAddr| match netns.run(|| question(target)) {
             Ok(outcome) => outcome,
             Err(error) => Outcome::Failed(error.to_string()),
         };
@@ -248,6 +254,15 @@ impl Stage {
             Try { target, outcome, flow }
         });
         Ok(tries.collect())
+    }
+
+    /// What a command of this program prints about the node.
+    pub(super) fn command(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let own = std::env::current_exe().map_err(io("finding this program"))?;
+        let mut command = Command::new(own);
+        command.args(arguments).env("SLUICE_NODE", self.node.layout.name()).stdin(Stdio::null());
+        let output = command.output().map_err(io("running this program"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Opens a connection that stays.

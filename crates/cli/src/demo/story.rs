@@ -3,7 +3,7 @@
 use sluice_client::model::Toggle;
 use sluice_types::{Direction, DropReason};
 
-use super::attempt::{Attempt, Target, Want, Who};
+use super::attempt::{Attempt, DENIED, Target, Want, Who};
 use super::narrator::Narrator;
 use super::stage::Stage;
 use crate::failure::Failure;
@@ -11,6 +11,7 @@ use crate::failure::Failure;
 const ALLOW_FRONTEND: &str = include_str!("../../../../docs/examples/seeds/allow-frontend-to-backend.yaml");
 const NS_ISOLATION: &str = include_str!("../../../../docs/examples/seeds/ns-isolation.yaml");
 const DENY_METADATA: &str = include_str!("../../../../docs/examples/seeds/deny-metadata-endpoint.yaml");
+const API_L7_ALLOW: &str = include_str!("../../../../docs/examples/seeds/api-l7-allow.yaml");
 const DEFAULT_DENY: &str = include_str!("../../../../docs/examples/seeds/default-deny.yaml");
 
 const EGRESS_OPEN: &str = "\
@@ -63,25 +64,37 @@ const FRONTEND: Who = Who::Pod("shop/frontend");
 const OTHER: Who = Who::Pod("shop/other");
 const GATEWAY: Who = Who::Pod("payments/gateway");
 const BACKEND_POD: Target = Target::Pod("shop/backend");
+const ORDER_API: Target = Target::Pod("shop/order-api");
 const LEDGER: Target = Target::Pod("payments/ledger");
 const METADATA: Target = Target::World("169.254.169.254", &["169.254.169.254"]);
 const METADATA_6: Target = Target::World("[fd00:ec2::254]", &["fd00:ec2::254"]);
 const INTERNET: Target = Target::World("198.51.100.1", &["198.51.100.1", "2001:db8:51::1"]);
 
 const fn answer(who: Who, target: Target, port: u16) -> Attempt {
-    Attempt { who, target, port, want: Want::Answer { by: None } }
+    Attempt { who, target, port, request: None, want: Want::Answer { by: None } }
 }
 
 const fn allowed(who: Who, target: Target, port: u16, by: &'static str) -> Attempt {
-    Attempt { who, target, port, want: Want::Answer { by: Some(by) } }
+    Attempt { who, target, port, request: None, want: Want::Answer { by: Some(by) } }
 }
 
 const fn isolated(who: Who, target: Target, port: u16, at: Direction, by: &'static str) -> Attempt {
-    Attempt { who, target, port, want: Want::Drop { at, reason: DropReason::PolicyDenied, by } }
+    Attempt {
+        who,
+        target,
+        port,
+        request: None,
+        want: Want::Drop { at, reason: DropReason::PolicyDenied, by },
+    }
 }
 
 const fn denied(who: Who, target: Target, port: u16, at: Direction, by: &'static str) -> Attempt {
-    Attempt { who, target, port, want: Want::Drop { at, reason: DropReason::PolicyDeny, by } }
+    Attempt { who, target, port, request: None, want: Want::Drop { at, reason: DropReason::PolicyDeny, by } }
+}
+
+const fn request(request: &'static str, status: u16, by: &'static str) -> Attempt {
+    let want = Want::Status { status, by };
+    Attempt { who: FRONTEND, target: ORDER_API, port: 8080, request: Some(request), want }
 }
 
 /// Plays all scenes.
@@ -92,6 +105,7 @@ pub(super) fn tell(stage: &mut Stage, narrator: &mut Narrator<'_>) -> Result<(),
     deny_wins(stage, narrator)?;
     default_deny(stage, narrator)?;
     live_change(stage, narrator)?;
+    requests(stage, narrator)?;
     audit(stage, narrator)
 }
 
@@ -242,6 +256,35 @@ fn live_change(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure
     play(stage, narrator, &[allowed(FRONTEND, BACKEND_POD, 8080, "cnp/shop/allow-frontend-to-backend")])
 }
 
+fn requests(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
+    const POLICY: &str = "cnp/shop/api-l7-allow";
+    const DENIED_REQUEST: &str = "DELETE /api/v1/orders/7";
+    narrator.scene(
+        "Inside the connection: which requests pass",
+        &[
+            "Only flows that a rule about requests covers go through a proxy on the node; each request is judged alone.",
+            "The server still sees its client's own address.",
+        ],
+    )?;
+    apply(stage, narrator, "api-l7-allow", API_L7_ALLOW)?;
+    play(
+        stage,
+        narrator,
+        &[
+            request("GET /api/v1/orders/7", 200, POLICY),
+            request("POST /api/v1/orders", 200, POLICY),
+            request(DENIED_REQUEST, DENIED, POLICY),
+            request("GET /api/v1/orders/../../admin", DENIED, POLICY),
+            isolated(OTHER, ORDER_API, 8080, Direction::Ingress, POLICY),
+        ],
+    )?;
+    narrator.gap()?;
+    narrator.text("Which rule came nearest to the denied request, and what would allow it:")?;
+    let trace = ["policy", "trace", "--src", "shop/frontend", "--dst", "shop/order-api", "--dport", "8080"];
+    let trace = [&trace[..], &["--http", DENIED_REQUEST]].concat();
+    narrator.answer(&trace, &stage.command(&trace)?)
+}
+
 fn audit(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
     const POLICY: &str = "cnp/shop/allow-frontend-to-backend";
     const NEW_POLICY: &str = "cnp/shop/no-more-frontend";
@@ -255,7 +298,7 @@ fn audit(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
     apply(stage, narrator, "no-more-frontend", TRIED)?;
     let tried = Want::Audit { at: Direction::Ingress, by: NEW_POLICY };
     let attempts = [
-        Attempt { who: FRONTEND, target: BACKEND_POD, port: 8080, want: tried },
+        Attempt { who: FRONTEND, target: BACKEND_POD, port: 8080, request: None, want: tried },
         isolated(OTHER, BACKEND_POD, 8080, Direction::Ingress, POLICY),
     ];
     play(stage, narrator, &attempts)?;
@@ -264,7 +307,11 @@ fn audit(stage: &Stage, narrator: &mut Narrator<'_>) -> Result<(), Failure> {
     let audited = Want::Audit { at: Direction::Ingress, by: POLICY };
     narrator.command("endpoint config shop/backend PolicyAuditMode=Enabled")?;
     stage.audit("shop/backend", Toggle::Enabled)?;
-    play(stage, narrator, &[Attempt { who: OTHER, target: BACKEND_POD, port: 8080, want: audited }])?;
+    play(
+        stage,
+        narrator,
+        &[Attempt { who: OTHER, target: BACKEND_POD, port: 8080, request: None, want: audited }],
+    )?;
     narrator.command("endpoint config shop/backend PolicyAuditMode=Disabled")?;
     stage.audit("shop/backend", Toggle::Disabled)?;
     play(stage, narrator, &[isolated(OTHER, BACKEND_POD, 8080, Direction::Ingress, POLICY)])
