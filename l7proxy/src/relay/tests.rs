@@ -238,10 +238,6 @@ async fn what_is_no_request_is_refused() {
         );
         assert_eq!(log, Vec::<String>::new());
     }
-    let mut rig = Rig::new().await;
-    rig.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    let (rest, end, _) = rig.rest().await;
-    assert_eq!((rest.as_str(), end), ("", End::Http2));
 }
 
 /// A body that turns out to be none, behind a head that the server has: neither end takes it for a whole.
