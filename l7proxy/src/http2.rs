@@ -105,3 +105,6 @@ pub async fn relay<C: Stream, H: Host>(
 ) -> End {
     connection::run(client, already_read, host, settings, changes, id).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,4 +186,6 @@ pub async fn relay<C: Stream, H: Host>(
 }
 
 #[cfg(test)]
+pub(crate) mod rig;
+#[cfg(test)]
 mod tests;

@@ -81,9 +81,13 @@ pub(super) async fn run<'h, C: relay::Stream, H: Host>(
     connection.run().await
 }
 
+/// A request and the way to answer it.
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
+
 /// What happened.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and never kept")]
 enum Event {
-    Client(Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>),
+    Client(Option<Result<Accepted, h2::Error>>),
     Server(Change),
     Stream(Ended),
     Timer,
@@ -232,10 +236,7 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
             self.upstream.close(end);
             drop(timeout(LINGER, self.settle()).await);
         }
-        let reason = match end {
-            End::BrokenHttp2(reason) => reason,
-            _ => Reason::NO_ERROR,
-        };
+        let reason = if let End::BrokenHttp2(reason) = end { reason } else { Reason::NO_ERROR };
         self.client.abrupt_shutdown(reason);
         drop(timeout(LINGER, poll_fn(|cx| self.client.poll_closed(cx))).await);
         let Self { client, mut upstream, mut streams, .. } = self;
@@ -244,9 +245,9 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
         let rest = poll_fn(|cx| {
             while let Poll::Ready(Some(_)) = streams.poll_next_unpin(cx) {}
             if streams.is_empty() {
-                upstream.release(End::ClientGone);
+                upstream.release(end);
             }
-            let _ = upstream.poll(cx);
+            while upstream.poll(cx).is_ready() {}
             if streams.is_empty() && upstream.is_gone() { Poll::Ready(()) } else { Poll::Pending }
         });
         drop(timeout(LINGER, rest).await);

@@ -166,3 +166,118 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), HeadError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(request: request::Builder) -> Result<Head, HeadError> {
+        Head::read(request.body(()).unwrap().into_parts().0)
+    }
+
+    fn get(uri: &str) -> request::Builder {
+        Request::get(uri)
+    }
+
+    fn effect(action: HeaderAction, name: &str, value: &str) -> HeaderEffect {
+        HeaderEffect { action, name: name.to_owned(), value: value.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn what_is_judged_is_what_goes_on() {
+        let cases = [
+            ("http://web/a/../b?c", "/b?c", "web"),
+            ("https://web:8443//a/%2e%2e/%62", "/b", "web:8443"),
+            ("http://[::1]:80/", "/", "[::1]:80"),
+            ("http://web", "/", "web"),
+        ];
+        for (uri, path, authority) in cases {
+            let head = read(get(uri)).unwrap();
+            head.judged(|request| assert_eq!((request.path, request.authority), (path, authority), "{uri}"));
+            let forwarded = head.forwarded(&[]).unwrap();
+            let sent = forwarded.uri();
+            assert_eq!(sent.path_and_query().unwrap(), path, "{uri}");
+            assert_eq!(sent.authority().unwrap(), authority, "{uri}");
+            assert_eq!(sent.scheme_str(), uri.split(':').next(), "{uri}");
+        }
+        let head = read(get("/a").header("host", "web")).unwrap();
+        assert_eq!(head.forwarded(&[]).unwrap().uri(), "http://web/a");
+        let tunnel = read(Request::builder().method("CONNECT").uri("web:443")).unwrap();
+        assert_eq!((tunnel.path.as_str(), tunnel.is_tunnel()), ("", true));
+        assert_eq!(tunnel.forwarded(&[]).unwrap().uri(), "web:443");
+        let server = read(Request::options("*").header("host", "web")).unwrap();
+        assert_eq!(server.path, "*");
+        assert_eq!(server.forwarded(&[]).unwrap().uri().path(), "*");
+    }
+
+    #[test]
+    fn whose_a_request_is_must_be_clear() {
+        let twice = get("http://web/").header("host", "web").header("host", "web");
+        let cases = [
+            (get("http://web/").header("host", "WEB"), None),
+            (get("http://web/").header("host", "other"), Some(HeadError::BadHost)),
+            (get("http://web/").header("host", ""), Some(HeadError::BadHost)),
+            (get("http://user@web/"), Some(HeadError::BadHost)),
+            (get("/").header("host", "user@web"), Some(HeadError::BadHost)),
+            (get("/").header("host", ""), Some(HeadError::BadHost)),
+            (get("/").header("host", "web/x"), Some(HeadError::BadHost)),
+            (get("/"), Some(HeadError::NoHost)),
+            (twice, Some(HeadError::SeveralHosts)),
+            (get("ftp://web/"), Some(HeadError::BadTarget)),
+            (get("http://web/%00"), Some(HeadError::Path(path::PathError::Nul))),
+            (get("http://web/..;x/"), Some(HeadError::Path(path::PathError::DotsWithParameter))),
+            (get("*").header("host", "web"), Some(HeadError::Path(path::PathError::NoSlash))),
+            (Request::builder().method("CONNECT").uri("web"), Some(HeadError::BadTarget)),
+        ];
+        for (request, wanted) in cases {
+            let named = format!("{request:?}");
+            assert_eq!(read(request).err(), wanted, "{named}");
+        }
+    }
+
+    #[test]
+    fn no_tunnel_is_for_unjudged_http() {
+        for (protocol, is_read) in [("websocket", true), ("h2c", false), ("HTTP/1.1", false)] {
+            let request =
+                Request::builder().method("CONNECT").uri("http://web/ws").extension(Protocol::from(protocol));
+            assert_eq!(read(request).is_ok(), is_read, "{protocol}");
+        }
+    }
+
+    #[test]
+    fn rules_see_whole_cookies() {
+        let request = get("http://web/").header("cookie", "a=1").header("x", "y").header("cookie", "b=2");
+        let head = read(request).unwrap();
+        head.judged(|request| {
+            let cookies: Vec<_> = request.headers.iter().filter(|(name, _)| *name == "cookie").collect();
+            assert_eq!(cookies, [&("cookie", b"a=1; b=2".as_slice())]);
+        });
+        assert_eq!(head.forwarded(&[]).unwrap().headers()["cookie"], "a=1; b=2");
+    }
+
+    #[test]
+    fn effects_are_carried_out_or_none_is() {
+        let head = read(get("http://web/").header("x-token", "bad").header("x-gone", "1")).unwrap();
+        let effects = [
+            effect(HeaderAction::Add, "X-Added", "1"),
+            effect(HeaderAction::Delete, "X-Gone", ""),
+            effect(HeaderAction::Replace, "X-Token", "good"),
+            effect(HeaderAction::Log, "X-Logged", "2"),
+        ];
+        let headers = head.forwarded(&effects).unwrap().headers().clone();
+        assert_eq!(headers.len(), 2);
+        assert_eq!(
+            (&headers["x-added"], &headers["x-token"]),
+            (&"1".parse().unwrap(), &"good".parse().unwrap())
+        );
+        assert!(headers["x-token"].is_sensitive());
+        for name in ["host", "Content-Length", ":path", "te", "connection", "Keep-Alive", "proxy-connection"]
+        {
+            for action in [HeaderAction::Add, HeaderAction::Delete, HeaderAction::Replace] {
+                let refused = head.forwarded(&[effect(action, name, "x")]);
+                assert_eq!(refused.unwrap_err(), EffectError::Name(name.to_owned()), "{name}");
+            }
+        }
+        assert!(head.forwarded(&[effect(HeaderAction::Add, "X", "a\r\nb")]).is_err());
+    }
+}

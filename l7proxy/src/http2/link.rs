@@ -39,7 +39,12 @@ type Opened<S> = Result<(client::SendRequest<Bytes>, client::Connection<Wire<S>,
 enum State<'h, S: Stream> {
     Unused,
     Opening(Pin<Box<dyn Future<Output = Opened<S>> + Send + 'h>>),
-    Open { sender: client::SendRequest<Bytes>, connection: client::Connection<Wire<S>, Bytes> },
+    Open {
+        sender: client::SendRequest<Bytes>,
+        connection: Box<client::Connection<Wire<S>, Bytes>>,
+    },
+    /// No stream is left, and nothing more is asked for.
+    Closing(Box<client::Connection<Wire<S>, Bytes>>),
     Gone,
 }
 
@@ -75,15 +80,11 @@ impl<'h, S: Stream + 'h> Upstream<'h, S> {
         self.link.send_replace(Link::Closed(end));
     }
 
-    /// Requests nothing more, so that the connection ends when the last stream has.
+    /// Asks for nothing more, now that the last stream has ended.
     pub(super) fn release(&mut self, end: End) {
         self.close(end);
         self.state = match std::mem::replace(&mut self.state, State::Gone) {
-            State::Open { connection, .. } => State::Opening(Box::pin(async move {
-                // Nobody waits for what comes of it.
-                drop(connection.await);
-                Err(end)
-            })),
+            State::Open { connection, .. } | State::Closing(connection) => State::Closing(connection),
             State::Unused | State::Opening(_) | State::Gone => State::Gone,
         };
     }
@@ -99,10 +100,13 @@ impl<'h, S: Stream + 'h> Upstream<'h, S> {
             match opened {
                 Ok((sender, connection)) => {
                     self.link.send_replace(Link::Open(sender.clone()));
-                    self.state = State::Open { sender, connection };
+                    self.state = State::Open { sender, connection: Box::new(connection) };
                 }
                 Err(end) => return Poll::Ready(self.gone(end)),
             }
+        }
+        if let State::Closing(connection) = &mut self.state {
+            return Pin::new(connection).poll(cx).map(|_end| self.gone(End::Closed));
         }
         let State::Open { sender, connection } = &mut self.state else { return Poll::Pending };
         if Pin::new(connection).poll(cx).is_ready() {
