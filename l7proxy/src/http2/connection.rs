@@ -232,8 +232,9 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
     /// Lets everybody know, for a moment.
     async fn finish(mut self, end: End) {
         if end == End::IdleTimeout {
-            // Streams that wait for the server get an answer.
+            // Streams that wait for the server get an answer, which is sent before anything is closed.
             self.upstream.close(end);
+            self.client.graceful_shutdown();
             drop(timeout(LINGER, self.settle()).await);
         }
         let reason = if let End::BrokenHttp2(reason) = end { reason } else { Reason::NO_ERROR };
@@ -253,11 +254,13 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
         drop(timeout(LINGER, rest).await);
     }
 
-    /// Goes on until the last stream has ended.
+    /// Goes on until the last stream has ended, and the client has gone.
     async fn settle(&mut self) {
-        while !self.streams.is_empty() {
-            if let Event::Client(None | Some(Err(_))) = self.next().await {
-                return;
+        loop {
+            match self.next().await {
+                Event::Client(Some(Ok((_, mut respond)))) => respond.send_reset(Reason::REFUSED_STREAM),
+                Event::Client(None | Some(Err(_))) => return,
+                Event::Server(_) | Event::Stream(_) | Event::Timer => {}
             }
         }
     }
