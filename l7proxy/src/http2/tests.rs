@@ -41,6 +41,7 @@ impl Client {
 
     async fn with(settings: Settings, effects: Effects) -> Self {
         let Rig { client, listener, rules, changes, end } = Rig::with(settings, effects).await;
+        client.set_nodelay(true).unwrap();
         let (send, connection) = h2::client::handshake(client).await.unwrap();
         Self { send, connection: tokio::spawn(connection), listener, rules, changes, end }
     }
@@ -58,6 +59,7 @@ impl Client {
     /// The server, which is connected to when a request has passed.
     async fn server(&self) -> Server {
         let (stream, _) = timeout(SOON, self.listener.accept()).await.unwrap().unwrap();
+        stream.set_nodelay(true).unwrap();
         Server::new(stream, h2::server::Builder::new())
     }
 
@@ -581,7 +583,8 @@ async fn a_preface_in_pieces() {
         frames.push((head[3], head[4]));
     }
     assert_eq!(frames.first(), Some(&(4, 0)));
-    drop(rig.client);
+    rig.client.shutdown().await.unwrap();
+    rig.client.read_to_end(&mut Vec::new()).await.unwrap();
     assert_eq!(rig.end.await.unwrap(), End::Closed);
     // What is no frame ends the connection.
     let mut rig = Rig::new().await;

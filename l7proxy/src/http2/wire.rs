@@ -49,8 +49,9 @@ pub(super) struct Wire<S> {
     pulse: Pulse,
 }
 
-impl<S> Wire<S> {
-    pub(super) const fn new(stream: S, already_read: BytesMut, pulse: Pulse) -> Self {
+impl<S: Stream> Wire<S> {
+    pub(super) fn new(mut stream: S, already_read: BytesMut, pulse: Pulse) -> Self {
+        stream.hurry();
         Self { stream, already_read, pulse }
     }
 }
