@@ -32,7 +32,8 @@ pub struct Http2Settings {
     pub header_list_bytes: u32,
     /// How much one side may send of a stream before the other took any of it.
     pub stream_window_bytes: u32,
-    /// How much one side may send of all streams together before the other took any of it.
+    /// How much one side may send of all streams together before the other took any of it. That of all streams: those
+    /// that nobody takes must not hold back the others.
     pub connection_window_bytes: u32,
     /// The longest frame.
     pub frame_bytes: u32,
@@ -52,8 +53,8 @@ impl Default for Http2Settings {
         Self {
             streams_max: 100,
             header_list_bytes: 64 * 1024,
-            stream_window_bytes: 256 * 1024,
-            connection_window_bytes: 1024 * 1024,
+            stream_window_bytes: 64 * 1024,
+            connection_window_bytes: 100 * 64 * 1024,
             frame_bytes: 16 * 1024,
             send_buffer_bytes: 64 * 1024,
             resets_max: 500,

@@ -110,7 +110,9 @@ impl<'h, S: Stream + 'h> Upstream<'h, S> {
         }
         let State::Open { sender, connection } = &mut self.state else { return Poll::Pending };
         if Pin::new(connection).poll(cx).is_ready() {
-            let end = if self.is_leaving { End::Closed } else { End::ServerGone };
+            let says_so = |error: &h2::Error| error.is_go_away() && error.is_remote();
+            let said_so = matches!(sender.poll_ready(cx), Poll::Ready(Err(error)) if says_so(&error));
+            let end = if self.is_leaving || said_so { End::Closed } else { End::ServerGone };
             return Poll::Ready(self.gone(end));
         }
         if !self.takes_tunnels && sender.is_extended_connect_protocol_enabled() {
@@ -136,7 +138,7 @@ async fn open<H: Host>(host: &H, settings: &Settings, pulse: Pulse) -> Opened<H:
     let opening = async {
         let stream = host.connect().await.map_err(|_gone| End::NoServer)?;
         let wire = Wire::new(stream, BytesMut::new(), pulse);
-        settings.http2.client().handshake(wire).await.map_err(|_gone| End::ServerGone)
+        settings.http2.client().handshake(wire).await.map_err(|_gone| End::NoServer)
     };
     match timeout(settings.connect_timeout, opening).await {
         Ok(opened) => opened,

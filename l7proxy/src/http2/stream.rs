@@ -72,6 +72,8 @@ impl<H: Host> Stream<'_, H> {
             match &*self.link.borrow_and_update() {
                 Link::Opening => {}
                 Link::Open(sender) => return Ok(sender.clone()),
+                // There was one, which this request has not seen.
+                Link::Closed(End::ServerGone) => return Err(Stop::Refused),
                 Link::Closed(end) => return Err(Stop::Failed(*end)),
             }
             tokio::select! {
@@ -105,7 +107,7 @@ impl<H: Host> Stream<'_, H> {
         let Self { flow, body, respond, link, changes, .. } = self;
         let mut upload = pin!(body::carry(body, to_server));
 
-        let answered = answered(response, respond, link);
+        let answered = answered(response, respond);
         let stopped = stopped(flow.host, &flow.head, changes, link.clone());
         let response = while_sending(answered, upload.as_mut(), &mut is_sent, stopped).await?;
 
@@ -115,7 +117,7 @@ impl<H: Host> Stream<'_, H> {
         let to_client = respond.send_response(Response::from_parts(parts, ()), is_whole);
         let to_client = to_client.map_err(|error| client_gone(Err(error)))?;
         if !is_whole {
-            let download = download(answer, to_client, link);
+            let download = download(answer, to_client);
             let stopped = self::stopped(flow.host, &flow.head, changes, link.clone());
             while_sending(download, upload.as_mut(), &mut is_sent, stopped).await?;
         }
@@ -194,23 +196,18 @@ fn after_upload<N>(sent: Result<(), Broke>) -> Result<(), Stop<N>> {
 async fn answered<N>(
     response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
-    link: &watch::Receiver<Link>,
 ) -> Result<Response<RecvStream>, Stop<N>> {
     tokio::select! {
         biased;
-        response = response => response.map_err(|error| server_gone(&error, link)),
+        response = response => response.map_err(|error| server_gone(&error)),
         reason = poll_fn(|cx| respond.poll_reset(cx)) => Err(client_gone(reason)),
     }
 }
 
-async fn download<N>(
-    mut answer: RecvStream,
-    mut to_client: SendStream<Bytes>,
-    link: &watch::Receiver<Link>,
-) -> Result<(), Stop<N>> {
+async fn download<N>(mut answer: RecvStream, mut to_client: SendStream<Bytes>) -> Result<(), Stop<N>> {
     match body::carry(&mut answer, &mut to_client).await {
         Ok(()) => Ok(()),
-        Err(Broke::From(error)) => Err(server_gone(&error, link)),
+        Err(Broke::From(error)) => Err(server_gone(&error)),
         Err(Broke::To(reason)) => Err(client_gone(Ok(reason))),
     }
 }
@@ -251,13 +248,12 @@ fn client_gone<N>(reason: Result<Reason, h2::Error>) -> Stop<N> {
     Stop::Client(reason.filter(|reason| *reason != Reason::NO_ERROR).unwrap_or(Reason::CANCEL))
 }
 
-/// What an error of the server's end says. A server that goes away names the streams that it never looked at; once its
-/// connection has ended, nobody knows of which streams it is true.
-fn server_gone<N>(error: &h2::Error, link: &watch::Receiver<Link>) -> Stop<N> {
-    let is_closed = matches!(*link.borrow(), Link::Closed(_));
+/// What an error of the server's end says. A server that goes away names the streams that it never looked at: only
+/// those get its word as their error.
+fn server_gone<N>(error: &h2::Error) -> Stop<N> {
     match error.reason() {
         Some(reason) if error.is_reset() && error.is_remote() => Stop::Server(reason),
-        Some(_) if error.is_go_away() && error.is_remote() && !is_closed => Stop::Refused,
+        Some(_) if error.is_go_away() && error.is_remote() => Stop::Refused,
         Some(_) | None => Stop::Failed(End::ServerGone),
     }
 }

@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
@@ -706,6 +708,44 @@ async fn a_flood_of_resets_ends_the_connection() {
     }
     assert!((20..40).contains(&sent), "{sent}");
     assert_eq!(client.end().await.0, End::BrokenHttp2(Reason::ENHANCE_YOUR_CALM));
+}
+
+/// Streams that nobody takes do not stand in the way of others.
+#[tokio::test]
+async fn streams_that_are_not_taken_hold_back_nobody() {
+    let Rig { client, listener, .. } = Rig::new().await;
+    client.set_nodelay(true).unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_connection_window_size(1 << 24);
+    let (mut send, connection) = builder.handshake::<_, Bytes>(client).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = |path: &str| send.send_request(get(path).body(()).unwrap(), true).unwrap().0;
+    let stuck: Vec<_> = (0..20).map(|_| ask("/stuck")).collect();
+    let (stream, _) = listener.accept().await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut server = Server::new(stream, h2::server::Builder::new());
+    let much = Bytes::from(vec![b'x'; 1 << 20]);
+    let mut taken = Vec::new();
+    for response in stuck {
+        let mut down = ok(&mut server.next().await.1);
+        let much = much.clone();
+        tokio::spawn(async move { send_all(&mut down, much).await });
+        // Its data is left where it is.
+        taken.push(answer(response));
+    }
+    let mut bodies = Vec::new();
+    for response in taken {
+        bodies.push(response.await);
+    }
+    let response = ask("/a");
+    let mut down = ok(&mut server.next().await.1);
+    let sent = much.clone();
+    tokio::spawn(async move {
+        send_all(&mut down, sent).await;
+        down.send_data(Bytes::new(), true).unwrap();
+    });
+    let (got, _) = timeout(SOON, whole(answer(response).await.into_body())).await.unwrap().unwrap();
+    assert!(got == much);
 }
 
 /// The next stream waits until one has ended: the client is told how many there may be.
