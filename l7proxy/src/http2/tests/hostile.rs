@@ -142,6 +142,42 @@ async fn floods() {
     }
 }
 
+/// Streams that are opened and reset at once are not worth a look.
+#[tokio::test]
+async fn a_flood_of_resets_that_nobody_saw() {
+    let mut rig = greeted().await;
+    let block = block(&[GET[0], GET[1], (":path", "/no"), GET[3]]);
+    let pair = |nth: u32| {
+        let reset = frame(RST_STREAM, 0, nth * 2 + 1, &u32::from(Reason::CANCEL).to_be_bytes());
+        [frame(HEADERS, END_STREAM | END_HEADERS, nth * 2 + 1, &block), reset].concat()
+    };
+    let flood: Vec<u8> = (0..200).flat_map(pair).collect();
+    rig.client.write_all(&flood).await.unwrap();
+    let (_, payload) = next_of(&mut rig.client, &[GOAWAY]).await;
+    assert_eq!(payload[4..8], u32::from(Reason::ENHANCE_YOUR_CALM).to_be_bytes());
+    assert_eq!(rig.end.await.unwrap(), End::BrokenHttp2(Reason::ENHANCE_YOUR_CALM));
+}
+
+/// What is no answer does not reach the client.
+#[tokio::test]
+async fn answers_that_are_none() {
+    for headers in [
+        [(":status", "200"), ("connection", "close")].as_slice(),
+        &[(":status", "200"), ("transfer-encoding", "chunked")],
+        &[(":status", "200"), ("X-Upper", "1")],
+        &[(":status", "2000")],
+        &[("x", "y")],
+    ] {
+        let mut client = Client::new().await;
+        let response = client.ask(get("/a"));
+        let (mut server, _) = client.listener.accept().await.unwrap();
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(headers));
+        server.write_all(&[frame(SETTINGS, 0, 0, &[]), head].concat()).await.unwrap();
+        assert_eq!(answer(response).await.status(), 502, "{headers:?}");
+        assert_eq!(client.log(), ["17-1 GET web/a 502 Failed"], "{headers:?}");
+    }
+}
+
 /// A server that leaves says what it has not looked at: that may be asked for again.
 #[tokio::test]
 async fn what_a_server_did_not_look_at() {
