@@ -115,9 +115,9 @@ impl<H: Host> Stream<'_, H> {
         flow.record(Outcome::Forwarded, Some(parts.status.as_u16()));
         let is_whole = answer.is_end_stream();
         let to_client = respond.send_response(Response::from_parts(parts, ()), is_whole);
-        let to_client = to_client.map_err(|error| client_gone(Err(error)))?;
+        let mut to_client = to_client.map_err(|error| client_gone(Err(error)))?;
         if !is_whole {
-            let download = download(answer, to_client);
+            let download = download(answer, &mut to_client);
             let stopped = self::stopped(flow.host, &flow.head, changes, link.clone());
             while_sending(download, upload.as_mut(), &mut is_sent, stopped).await?;
         }
@@ -125,8 +125,14 @@ impl<H: Host> Stream<'_, H> {
         if is_sent {
             return Ok(());
         }
-        // The server may still want to read on.
-        let rest = async { after_upload(upload.await) };
+        // The server may still want to read on, and the client not to wait until it does.
+        let rest = async {
+            tokio::select! {
+                biased;
+                sent = upload => after_upload(sent),
+                reason = poll_fn(|cx| to_client.poll_reset(cx)) => Err(client_gone(reason)),
+            }
+        };
         let stopped = self::stopped(flow.host, &flow.head, changes, link.clone());
         while_sending(rest, pin!(pending()), &mut true, stopped).await
     }
@@ -204,8 +210,8 @@ async fn answered<N>(
     }
 }
 
-async fn download<N>(mut answer: RecvStream, mut to_client: SendStream<Bytes>) -> Result<(), Stop<N>> {
-    match body::carry(&mut answer, &mut to_client).await {
+async fn download<N>(mut answer: RecvStream, to_client: &mut SendStream<Bytes>) -> Result<(), Stop<N>> {
+    match body::carry(&mut answer, to_client).await {
         Ok(()) => Ok(()),
         Err(Broke::From(error)) => Err(server_gone(&error)),
         Err(Broke::To(reason)) => Err(client_gone(Ok(reason))),

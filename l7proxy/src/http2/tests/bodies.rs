@@ -170,3 +170,21 @@ async fn streams_that_are_not_taken_hold_back_nobody() {
     let (got, _) = timeout(SOON, whole(answer(response).await.into_body())).await.unwrap().unwrap();
     assert!(got == much);
 }
+
+/// A request that its server has answered, but does not read, may still be reset.
+#[tokio::test]
+async fn a_reset_behind_the_answer() {
+    let mut client = Client::new().await;
+    let (response, mut up) = client.begin(post("/a"));
+    let mut server = client.server().await;
+    let (request, mut respond) = server.next().await;
+    let mut down = ok(&mut respond);
+    down.send_data("enough".into(), true).unwrap();
+    assert_eq!(text(answer(response).await).await, "enough");
+    let much = Bytes::from(vec![b'x'; 1 << 20]);
+    assert!(timeout(Duration::from_millis(100), send_all(&mut up, much)).await.is_err());
+    up.send_reset(Reason::ENHANCE_YOUR_CALM);
+    let reason = timeout(SOON, poll_fn(|cx| down.poll_reset(cx))).await.unwrap().unwrap();
+    assert_eq!(reason, Reason::ENHANCE_YOUR_CALM);
+    drop(request);
+}
