@@ -7,6 +7,7 @@
 //!
 //! A tunnel with a protocol (`:protocol`, RFC 8441) is judged as the CONNECT that it is, with its path. The client learns
 //! that it may ask for one as soon as the server has said so, which is not before its first other request has passed.
+//! Interim responses (1xx) are not passed on, and servers may not push.
 
 mod body;
 mod connection;
@@ -64,38 +65,58 @@ impl Default for Http2Settings {
     }
 }
 
+/// The largest window that there is (RFC 9113, section 6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+/// How long frames may be (RFC 9113, section 4.2).
+const FRAME_BYTES: std::ops::RangeInclusive<u32> = 16_384..=16_777_215;
+
 impl Http2Settings {
-    fn server(&self) -> server::Builder {
+    /// The same, as far as HTTP/2 has numbers for it.
+    fn possible(self) -> Self {
+        Self {
+            stream_window_bytes: self.stream_window_bytes.min(WINDOW_MAX),
+            connection_window_bytes: self.connection_window_bytes.min(WINDOW_MAX),
+            frame_bytes: self.frame_bytes.clamp(*FRAME_BYTES.start(), *FRAME_BYTES.end()),
+            send_buffer_bytes: self.send_buffer_bytes.min(WINDOW_MAX as usize),
+            ..self
+        }
+    }
+
+    fn server(self) -> server::Builder {
+        let own = self.possible();
         let mut builder = server::Builder::new();
         builder
-            .max_concurrent_streams(self.streams_max)
-            .max_header_list_size(self.header_list_bytes)
-            .initial_window_size(self.stream_window_bytes)
-            .initial_connection_window_size(self.connection_window_bytes)
-            .max_frame_size(self.frame_bytes)
-            .max_send_buffer_size(self.send_buffer_bytes)
-            .max_pending_accept_reset_streams(self.pending_resets_max)
-            .max_local_error_reset_streams(Some(self.error_resets_max));
+            .max_concurrent_streams(own.streams_max)
+            .max_header_list_size(own.header_list_bytes)
+            .initial_window_size(own.stream_window_bytes)
+            .initial_connection_window_size(own.connection_window_bytes)
+            .max_frame_size(own.frame_bytes)
+            .max_send_buffer_size(own.send_buffer_bytes)
+            .max_pending_accept_reset_streams(own.pending_resets_max)
+            .max_local_error_reset_streams(Some(own.error_resets_max));
         builder
     }
 
-    fn client(&self) -> client::Builder {
+    fn client(self) -> client::Builder {
+        let own = self.possible();
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
-            .max_header_list_size(self.header_list_bytes)
-            .initial_window_size(self.stream_window_bytes)
-            .initial_connection_window_size(self.connection_window_bytes)
-            .max_frame_size(self.frame_bytes)
-            .max_send_buffer_size(self.send_buffer_bytes)
-            .max_local_error_reset_streams(Some(self.error_resets_max));
+            .max_header_list_size(own.header_list_bytes)
+            .initial_window_size(own.stream_window_bytes)
+            .initial_connection_window_size(own.connection_window_bytes)
+            .max_frame_size(own.frame_bytes)
+            .max_send_buffer_size(own.send_buffer_bytes)
+            .max_local_error_reset_streams(Some(own.error_resets_max));
         builder
     }
 }
 
 /// Carries one connection to its end, of which `already_read` came so far: the client's preface, and what followed it.
 ///
-/// `id` is the first half of the flows' ids; `changes` ticks when the rules change.
+/// `id` is the first half of the flows' ids; `changes` ticks when the rules change. From here on the client has
+/// [`Settings::head_timeout`] for its first request. Later ones are bounded by [`Settings::idle_timeout`] alone, which is
+/// the connection's, not a stream's.
 pub async fn relay<C: Stream, H: Host>(
     client: C,
     already_read: BytesMut,

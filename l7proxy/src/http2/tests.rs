@@ -383,3 +383,21 @@ async fn so_many_streams_at_once() {
         assert_eq!(answer(response).await.status(), 200);
     }
 }
+
+/// Settings that HTTP/2 has no numbers for are those nearest to them, and nothing panics.
+#[tokio::test]
+async fn settings_beyond_what_there_is() {
+    for (bytes, frame_bytes) in [(u32::MAX, u32::MAX), (1 << 31, 0)] {
+        let http2 = Http2Settings {
+            stream_window_bytes: bytes,
+            connection_window_bytes: bytes,
+            frame_bytes,
+            send_buffer_bytes: usize::MAX,
+            ..Http2Settings::default()
+        };
+        let mut client = Client::with(Settings { http2, ..Settings::default() }, Effects::new()).await;
+        let response = client.ask(get("/a"));
+        ok_bare(&mut client.server().await.next().await.1);
+        assert_eq!(answer(response).await.status(), 200);
+    }
+}
