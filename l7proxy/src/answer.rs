@@ -61,7 +61,8 @@ impl Answer<'_> {
         }
     }
 
-    fn body(&self) -> (&'static str, String) {
+    /// What the body is, and the body.
+    pub(crate) fn body(&self) -> (&'static str, String) {
         match self.denied_by {
             Some(by) => {
                 let body = serde_json::json!({
@@ -75,7 +76,7 @@ impl Answer<'_> {
     }
 
     /// The phrase of the status (RFC 9110, section 15).
-    const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self.status {
             400 => "Bad Request",
             403 => "Forbidden",

@@ -12,6 +12,10 @@ mod framing;
 mod head;
 mod response;
 
+pub(crate) use chunked::is_never_in_trailers;
+pub(crate) use forward::{check_effect, is_never_asked_for};
+pub(crate) use head::{is_authority, is_same};
+
 pub use chunked::{ChunkError, Chunked, Progress};
 pub use exchange::{Broken, Exchange, FromClient, Pass};
 pub use forward::{EffectError, write_request};

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::answer::DeniedBy;
 use crate::http1::{Broken, Limits};
+use crate::http2::Http2Settings;
 use connection::Connection;
 
 pub use side::Stream;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How many bytes may wait to be sent to a side before no more are read for it.
     pub buffer_bytes: usize,
+    /// What HTTP/2 may take.
+    pub http2: Http2Settings,
 }
 
 impl Default for Settings {
@@ -45,6 +48,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(3_600),
             connect_timeout: Duration::from_secs(2),
             buffer_bytes: 64 * 1024,
+            http2: Http2Settings::default(),
         }
     }
 }
@@ -148,14 +152,14 @@ pub enum End {
     /// The tunnel may be no longer.
     #[error("a tunnel that is no longer allowed")]
     Revoked,
-    /// The client speaks HTTP/2, for which the connection is not carried here.
-    #[error("HTTP/2")]
-    Http2,
+    /// The client broke the rules of HTTP/2, or asked for too much.
+    #[error("a client that breaks HTTP/2: {0}")]
+    BrokenHttp2(h2::Reason),
 }
 
 impl End {
     /// What the client is told, if it can be told anything.
-    const fn status(self) -> Option<u16> {
+    pub(crate) const fn status(self) -> Option<u16> {
         match self {
             Self::Request(broken) => Some(broken.status()),
             Self::Answer(_) | Self::ServerGone => Some(502),
@@ -163,12 +167,12 @@ impl End {
             Self::NoServerInTime | Self::IdleTimeout => Some(504),
             Self::HeadTimeout => Some(408),
             Self::BadEffect => Some(500),
-            Self::Closed | Self::ClientGone | Self::Revoked | Self::Http2 => None,
+            Self::Closed | Self::ClientGone | Self::Revoked | Self::BrokenHttp2(_) => None,
         }
     }
 }
 
-/// Carries one connection to its end.
+/// Carries one connection to its end, in HTTP/1, or in HTTP/2 if the client begins with its preface.
 ///
 /// `id` is the first half of the flows' ids; `changes` ticks when the rules change.
 pub async fn relay<C: Stream, H: Host>(
@@ -181,5 +185,7 @@ pub async fn relay<C: Stream, H: Host>(
     Connection::new(client, host, settings, changes, id).run().await
 }
 
+#[cfg(test)]
+pub(crate) mod rig;
 #[cfg(test)]
 mod tests;

@@ -197,13 +197,16 @@ fn digit(byte: u8) -> Option<u64> {
     char::from(byte).to_digit(16).map(u64::from)
 }
 
+/// Whether a field of this name counts in heads only.
+pub(crate) fn is_never_in_trailers(name: &str) -> bool {
+    NEVER_IN_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never))
+}
+
 fn check_fields(trailer: &[u8]) -> Result<(), ChunkError> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     match httparse::parse_headers(trailer, &mut fields) {
         Ok(httparse::Status::Complete((_, fields))) => {
-            let is_forbidden =
-                |name: &str| NEVER_IN_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never));
-            let has_forbidden = fields.iter().any(|field| is_forbidden(field.name));
+            let has_forbidden = fields.iter().any(|field| is_never_in_trailers(field.name));
             if has_forbidden { Err(ChunkError::Forbidden) } else { Ok(()) }
         }
         Ok(httparse::Status::Partial) | Err(_) => Err(ChunkError::Trailer),

@@ -36,7 +36,7 @@ pub fn write_request(
     effects: &[HeaderEffect],
     out: &mut Vec<u8>,
 ) -> Result<(), EffectError> {
-    effects.iter().try_for_each(check)?;
+    effects.iter().try_for_each(check_effect)?;
     let target = match &head.target {
         Target::Path(path) => path,
         Target::Tunnel(authority) => *authority,
@@ -74,7 +74,11 @@ pub fn write_request(
     Ok(())
 }
 
-fn check(effect: &HeaderEffect) -> Result<(), EffectError> {
+/// Whether the effect leaves the message the one that was judged.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn check_effect(effect: &HeaderEffect) -> Result<(), EffectError> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let is_name = !effect.name.is_empty() && effect.name.bytes().all(is_token);
     if !is_name || NEVER_CHANGED.iter().any(|never| is(&effect.name, never)) {
@@ -92,7 +96,8 @@ pub(super) fn asks_for_upgrade(headers: &Fields<'_>) -> bool {
     values(headers, "upgrade").flat_map(words).any(|word| !is_never_asked_for(word))
 }
 
-fn is_never_asked_for(word: &[u8]) -> bool {
+/// Whether a server must not be asked for this protocol.
+pub(crate) fn is_never_asked_for(word: &[u8]) -> bool {
     NEVER_ASKED_FOR
         .iter()
         .any(|start| word.get(..start.len()).is_some_and(|own| own.eq_ignore_ascii_case(start.as_bytes())))

@@ -278,7 +278,7 @@ fn host<'b>(headers: &Fields<'b>, minor: u8) -> Result<Option<&'b str>, HeadErro
 
 /// Host and port in the characters that they may have (RFC 3986, section 3.2), without user information. Host may be
 /// empty.
-fn is_authority(text: &str) -> bool {
+pub(crate) fn is_authority(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         Some(_) | None => (text, None),
@@ -328,7 +328,7 @@ fn absolute(rest: &str) -> Result<Cow<'_, str>, PathError> {
 }
 
 /// Whether `Host`, if there is one, says the same authority. The case of hosts does not matter.
-fn is_same(authority: &str, host: Option<&str>) -> bool {
+pub(crate) fn is_same(authority: &str, host: Option<&str>) -> bool {
     host.is_none_or(|host| host.eq_ignore_ascii_case(authority))
 }
 

@@ -14,6 +14,7 @@ use super::side::{Side, Stream};
 use super::{End, Host, Judgement, Outcome, Record, Settings};
 use crate::answer::{Answer, Manner};
 use crate::http1::{Exchange, FromClient, Parsed, Pass, RequestHead, parse_request, write_request};
+use crate::http2;
 
 /// A request that the server has to answer.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub(super) struct Connection<'h, C, H: Host> {
     id: u64,
     requests: u64,
     pending: Option<Pending<H::Note>>,
+    /// The client began with the preface of HTTP/2, and nothing was done with it.
+    is_http2: bool,
     /// Since when a head is awaited.
     head_since: Option<Instant>,
     /// When something last came or went.
@@ -69,6 +72,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
             id,
             requests: 0,
             pending: None,
+            is_http2: false,
             head_since: Some(now),
             moved: now,
         }
@@ -77,8 +81,19 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
     /// Carries it to its end.
     pub(super) async fn run(mut self) -> End {
         let end = self.carry().await.err().unwrap_or(End::Closed);
+        if self.is_http2 {
+            return self.into_http2().await;
+        }
         self.finish(end).await;
         end
+    }
+
+    /// Goes on in HTTP/2, from the first byte.
+    async fn into_http2(self) -> End {
+        let Self { client: Side { stream, came, .. }, host, settings, changes, id, .. } = self;
+        let Some(client) = stream else { return End::ClientGone };
+        // In a place of its own: connections of HTTP/1 do without its memory.
+        Box::pin(http2::relay(client, came, host, settings, changes, id)).await
     }
 
     /// Goes on until the connection ends in order.
@@ -87,7 +102,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
         loop {
             self.advance_server()?;
             self.advance_client()?;
-            if self.is_over() {
+            if self.is_http2 || self.is_over() {
                 return Ok(());
             }
             if !self.server.out.is_empty() && self.server.stream.is_none() {
@@ -109,7 +124,10 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
             let came = std::mem::take(&mut self.client.came);
             let step = match self.exchange.from_client(&came) {
                 Ok(FromClient::More | FromClient::Wait) => Ok(None),
-                Ok(FromClient::Http2) => Err(End::Http2),
+                Ok(FromClient::Http2) => {
+                    self.is_http2 = true;
+                    Ok(None)
+                }
                 Ok(FromClient::Pass(pass)) => Ok(Some(pass)),
                 Ok(FromClient::Request(head)) => {
                     let text = came.get(..head.length).unwrap_or_default();

@@ -13,12 +13,21 @@ use tokio::net::TcpStream;
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
     /// Lets the other end see that the stream broke, and did not come to its end.
     fn abort(&mut self);
+
+    /// Sends what is written at once, and does not wait for more of it: frames of HTTP/2 are small, and others wait for
+    /// them.
+    fn hurry(&mut self) {}
 }
 
 impl Stream for TcpStream {
     fn abort(&mut self) {
         // Without it the other end sees an orderly end: nothing more can be done about a socket that refuses even this.
         drop(self.set_zero_linger());
+    }
+
+    fn hurry(&mut self) {
+        // A socket that refuses it is slow, or broken, which whoever reads it will see.
+        drop(self.set_nodelay(true));
     }
 }
 

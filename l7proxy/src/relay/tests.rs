@@ -1,12 +1,9 @@
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-
 use sluice_policy::l7::{HeaderAction, HeaderEffect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::rig::{Rig, quick};
 use super::*;
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: web\r\n\r\n";
@@ -16,79 +13,7 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: web\r\nUpgrade: websocket\r\nCo
 const SWITCHED: &str =
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
 
-/// Rules by which all paths pass but those that begin with `denied`.
-struct Rules {
-    server: SocketAddr,
-    denied: Mutex<&'static str>,
-    effects: Effects,
-    log: Mutex<Vec<String>>,
-}
-
-impl Host for Rules {
-    type Server = TcpStream;
-    type Note = ();
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        TcpStream::connect(self.server).await
-    }
-
-    fn judge(&self, request: &HttpRequest<'_>) -> (Judgement, ()) {
-        let is_denied = request.path.starts_with(*self.denied.lock().unwrap());
-        (if is_denied { Judgement::Deny } else { Judgement::Pass(self.effects.clone()) }, ())
-    }
-
-    fn denied_by<'n>(&self, _: &'n ()) -> Option<DeniedBy<'n>> {
-        None
-    }
-
-    fn record(&self, record: Record<'_, ()>) {
-        let status = record.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-        let line = format!(
-            "{} {} {}{} {status} {:?}",
-            record.flow, record.method, record.authority, record.path, record.outcome
-        );
-        self.log.lock().unwrap().push(line);
-    }
-}
-
-struct Rig {
-    client: TcpStream,
-    listener: TcpListener,
-    rules: Arc<Rules>,
-    changes: watch::Sender<u64>,
-    end: JoinHandle<End>,
-}
-
-fn quick() -> Settings {
-    Settings {
-        head_timeout: Duration::from_millis(300),
-        idle_timeout: Duration::from_millis(600),
-        ..Settings::default()
-    }
-}
-
 impl Rig {
-    async fn new() -> Self {
-        Self::with(Settings::default(), Effects::new()).await
-    }
-
-    async fn with(settings: Settings, effects: Effects) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let rules = Arc::new(Rules {
-            server: listener.local_addr().unwrap(),
-            denied: Mutex::new("/no"),
-            effects,
-            log: Mutex::default(),
-        });
-        let client = TcpStream::connect(front.local_addr().unwrap()).await.unwrap();
-        let (accepted, _) = front.accept().await.unwrap();
-        let (changes, seen) = watch::channel(0);
-        let host = Arc::clone(&rules);
-        let end = tokio::spawn(async move { relay(accepted, &*host, &settings, seen, 0x17).await });
-        Self { client, listener, rules, changes, end }
-    }
-
     async fn send(&mut self, text: &str) {
         self.client.write_all(text.as_bytes()).await.unwrap();
     }
@@ -104,10 +29,6 @@ impl Rig {
         drop(self.client);
         let log = self.rules.log.lock().unwrap().clone();
         (String::from_utf8(rest).unwrap(), self.end.await.unwrap(), log)
-    }
-
-    fn log(&self) -> Vec<String> {
-        self.rules.log.lock().unwrap().clone()
     }
 }
 
@@ -238,10 +159,6 @@ async fn what_is_no_request_is_refused() {
         );
         assert_eq!(log, Vec::<String>::new());
     }
-    let mut rig = Rig::new().await;
-    rig.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    let (rest, end, _) = rig.rest().await;
-    assert_eq!((rest.as_str(), end), ("", End::Http2));
 }
 
 /// A body that turns out to be none, behind a head that the server has: neither end takes it for a whole.
