@@ -36,6 +36,11 @@ pub(crate) const fn same_tier(one: u32, other: u32) -> bool {
     one >> TIER_SHIFT == other >> TIER_SHIFT
 }
 
+/// Whether a precedence is one of administrators' rules, which decide before everybody else.
+pub(crate) const fn is_admin(one: u32) -> bool {
+    same_tier(one, precedence(Tier::Admin, Priority::MAX, Rank::Pass))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ use super::{RequestTable, Says, Slot};
 use crate::Outcome;
 use crate::l7::{Effects, HttpRequest, HttpRuleSet, L7Rules, Secrets};
 use crate::map_state::Query;
+use crate::precedence::is_admin;
 
 /// The decision of [`RequestTable::decide`] about HTTP requests of one direction, peer and port.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Admission {
     has_effects: bool,
     /// Whether a rule looks at requests at all, be it those of another protocol.
     looks: bool,
+    /// Whether an administrator decides before everybody else.
+    by_admin: bool,
 }
 
 /// Where a rule about requests stands: the port rule and the part of it, `toPorts[0]` and `http[1]`.
@@ -49,7 +52,9 @@ impl Admission {
     #[must_use]
     pub fn new(table: &RequestTable, query: &Query) -> Self {
         let (mut places, mut last, mut looks) = (Vec::new(), None, false);
-        for Slot { rule, says, .. } in table.slots(query) {
+        let slots = table.slots(query);
+        let by_admin = slots.first().is_some_and(|slot| is_admin(slot.precedence));
+        for Slot { rule, says, .. } in slots {
             match says {
                 Says::Requests { rules, at } => {
                     looks = true;
@@ -69,7 +74,7 @@ impl Admission {
             L7Rules::Kafka(_) | L7Rules::Dns(_) | L7Rules::Tls(_) => None,
         });
         let rules = HttpRuleSet::new(rules);
-        Self { has_effects: rules.has_effects(), rules, places, last, looks }
+        Self { has_effects: rules.has_effects(), rules, places, last, looks, by_admin }
     }
 
     /// Decides about one request.
@@ -111,7 +116,9 @@ impl RequestJudge {
         // Without rules about requests the packets were reported as they came.
         let staged = staged.map(|table| Admission::new(table, query)).filter(|own| own.looks);
         let is_judged = enforced.iter().any(|(key, _)| key.direction == query.direction);
-        Self { enforced: is_judged.then(|| Admission::new(enforced, query)), staged, audit }
+        let enforced = is_judged.then(|| Admission::new(enforced, query));
+        let is_final = enforced.as_ref().is_some_and(|own| own.by_admin);
+        Self { staged: staged.filter(|_| !is_final), enforced, audit }
     }
 
     /// Decides about one request: [`Outcome::Allow`], [`Outcome::Audit`] or [`Outcome::Refuse`].

@@ -9,7 +9,7 @@ use sluice_types::{Direction, Identity, RuleId};
 
 use crate::{
     map_state::{Entry, EntryVerdict, Key, L4Match},
-    precedence::{Rank, precedence, same_tier},
+    precedence::{Rank, is_admin, precedence},
     requests::{RequestTable, Says, Slot},
     rule::{Priority, Tier},
 };
@@ -39,7 +39,7 @@ impl Ruling {
     }
 
     const fn is_admin(&self) -> bool {
-        same_tier(self.precedence, precedence(Tier::Admin, Priority::MAX, Rank::Pass))
+        is_admin(self.precedence)
     }
 }
 

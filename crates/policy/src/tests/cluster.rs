@@ -3,7 +3,11 @@
 use sluice_types::{Direction, Protocol};
 
 use super::scene::{Scene, errors_with, labels};
-use crate::{Asked, Config, Enforcement, Outcome, Query, l7::Request};
+use crate::{
+    Asked, Config, Enforcement, Outcome, Query,
+    l7::{HttpRequest, Request},
+    requests::RequestJudge,
+};
 
 const EVERYBODY: &str = "subject: {namespaces: {}}";
 const FROM_PAY: &str = "from: [{namespaces: {matchLabels: {team: b}}}]";
@@ -277,6 +281,25 @@ fn names() {
         assert_eq!(ask(&scene, "own.example."), own, "{name}");
         assert_eq!(ask(&scene, "other.example."), other, "{name}");
     }
+}
+
+/// Where an administrator has requests looked into, policies in audit mode have no part in it, whoever looks.
+#[test]
+fn administrators_requests_are_not_reported() {
+    let mut scene = scene();
+    scene.kcnp("a", &spec("Admin", 1, "egress: [{action: Accept, to: [{domainNames: [a.com]}]}]"));
+    let staged = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, \
+        metadata: {name: p, namespace: shop, annotations: {sluice.dev/audit: 'true'}}, \
+        spec: {endpointSelector: {}, egress: [{}]}}";
+    scene.apply(staged);
+    let policy = scene.repository.resolve(scene.subject("shop/backend"));
+    let peer = scene.identity("kube-system/dns");
+    let query = Query { direction: Direction::Egress, peer, protocol: Protocol::Tcp, port: Some(53) };
+    let http = HttpRequest { method: "GET", path: "/", authority: "a", headers: &[] };
+    let asked = Asked { request: &Request::Http(http), secrets: &() };
+    assert_eq!(policy.judge(&query, Some(asked)).0, Outcome::Allow);
+    let judge = RequestJudge::new(&policy.requests, Some(&policy.staged_requests), false, &query);
+    assert_eq!(judge.judge(&http, &()).0, Outcome::Allow);
 }
 
 #[test]
