@@ -128,6 +128,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Bpf(BpfCommand),
     /// Follow what is dropped, and why
+    #[command(visible_alias = "observe")]
     Monitor(MonitorArgs),
     /// Say of a packet that was dropped why, and what would allow it
     Explain(Box<ExplainArgs>),
@@ -311,6 +312,9 @@ pub(crate) struct MonitorArgs {
     /// What to show
     #[arg(short = 't', long = "type", value_enum, default_value_t = MonitorType::Drop, value_name = "TYPE")]
     pub(crate) kind: MonitorType,
+    /// Only this protocol: http (requests, those that pass too), tcp, udp, sctp, icmp
+    #[arg(long, value_enum, ignore_case = true, value_name = "PROTOCOL")]
+    pub(crate) protocol: Option<MonitorProtocol>,
     /// Only from this sender: NAMESPACE/POD, NAMESPACE/, an address, or a reserved name (world, host)
     #[arg(long, value_name = "PEER")]
     pub(crate) from: Option<String>,
@@ -326,6 +330,21 @@ pub(crate) struct MonitorArgs {
     /// Output format
     #[arg(short = 'o', long = "output", value_enum, default_value_t = MonitorFormat::Line, value_name = "FORMAT")]
     pub(crate) format: MonitorFormat,
+}
+
+/// What `monitor` can be limited to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum MonitorProtocol {
+    /// Requests that the proxy judged.
+    Http,
+    /// Segments.
+    Tcp,
+    /// Datagrams.
+    Udp,
+    /// The same of SCTP.
+    Sctp,
+    /// ICMP and ICMPv6.
+    Icmp,
 }
 
 /// How `monitor` prints.

@@ -5,14 +5,15 @@ use std::io::Write;
 use sluice_client::{Client, path};
 use sluice_flow::{Flow, FlowEnd, FlowVerdict};
 
-use crate::args::{MonitorArgs, MonitorFormat, MonitorType};
+use crate::args::{MonitorArgs, MonitorFormat, MonitorProtocol, MonitorType};
 use crate::failure::Failure;
 use crate::output::Output;
 
 pub(super) fn run(client: &Client, arguments: &MonitorArgs, output: &mut Output) -> Result<(), Failure> {
-    let query = match arguments.kind {
-        MonitorType::Drop => path::MONITOR.to_owned(),
-        MonitorType::PolicyVerdict => format!("{}?verdicts=true", path::MONITOR),
+    let query = if shows_all(arguments) {
+        format!("{}?verdicts=true", path::MONITOR)
+    } else {
+        path::MONITOR.to_owned()
     };
     let mut left = arguments.count.unwrap_or(u64::MAX);
     for flow in client.stream::<Flow>(&query)? {
@@ -30,11 +31,26 @@ pub(super) fn run(client: &Client, arguments: &MonitorArgs, output: &mut Output)
     Err(Failure::error("the agent closed the stream").hint("`sluice status` says whether it is still there."))
 }
 
+/// Whether what passes is wanted too: who asks for requests wants all of them.
+fn shows_all(arguments: &MonitorArgs) -> bool {
+    arguments.kind == MonitorType::PolicyVerdict || arguments.protocol == Some(MonitorProtocol::Http)
+}
+
+fn is_protocol(flow: &Flow, wanted: MonitorProtocol) -> bool {
+    let l4 = flow.l4.protocol.as_str();
+    match wanted {
+        MonitorProtocol::Http => flow.http.is_some(),
+        MonitorProtocol::Tcp => l4 == "TCP" && flow.http.is_none(),
+        MonitorProtocol::Udp => l4 == "UDP",
+        MonitorProtocol::Sctp => l4 == "SCTP",
+        MonitorProtocol::Icmp => l4.starts_with("ICMP"),
+    }
+}
+
 fn is_wanted(flow: &Flow, arguments: &MonitorArgs) -> bool {
-    let kind = match arguments.kind {
-        MonitorType::Drop => matches!(flow.verdict, FlowVerdict::Dropped | FlowVerdict::Audit),
-        MonitorType::PolicyVerdict => true,
-    };
+    let is_reported = matches!(flow.verdict, FlowVerdict::Dropped | FlowVerdict::Audit | FlowVerdict::Error);
+    let kind = (is_reported || shows_all(arguments))
+        && arguments.protocol.is_none_or(|wanted| is_protocol(flow, wanted));
     let is = |end: &FlowEnd, wanted: &Option<String>| {
         wanted.as_ref().is_none_or(|wanted| matches_peer(end, wanted))
     };
@@ -111,6 +127,53 @@ mod tests {
         for (end, wanted, want) in cases {
             assert_eq!(matches_peer(end, wanted), want, "{wanted}");
         }
+    }
+
+    #[test]
+    fn protocols() {
+        let packet = |protocol: &str| Flow {
+            time_unix_ns: 0,
+            verdict: FlowVerdict::Forwarded,
+            drop_reason: None,
+            direction: sluice_types::Direction::Ingress,
+            endpoint: 1,
+            source: FlowEnd::default(),
+            destination: FlowEnd::default(),
+            l4: sluice_flow::L4 { protocol: protocol.to_owned(), ..Default::default() },
+            is_reply: false,
+            policies: Vec::new(),
+            revision: 1,
+            length: 60,
+            lost: 0,
+            ifindex: 1,
+            http: None,
+        };
+        let http = sluice_flow::HttpRecord {
+            flow: "1-1".to_owned(),
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            authority: "a".to_owned(),
+            status: Some(200),
+            latency_ns: 1,
+        };
+        let request = Flow { http: Some(http), ..packet("TCP") };
+        for (flow, wanted, is_it) in [
+            (&request, MonitorProtocol::Http, true),
+            (&request, MonitorProtocol::Tcp, false),
+            (&packet("TCP"), MonitorProtocol::Http, false),
+            (&packet("TCP"), MonitorProtocol::Tcp, true),
+            (&packet("UDP"), MonitorProtocol::Tcp, false),
+            (&packet("ICMPv6"), MonitorProtocol::Icmp, true),
+        ] {
+            assert_eq!(is_protocol(flow, wanted), is_it, "{flow} {wanted:?}");
+        }
+        let all = |kind, protocol| {
+            let (from, to, pod) = Default::default();
+            let format = MonitorFormat::Line;
+            is_wanted(&request, &MonitorArgs { kind, protocol, from, to, pod, count: None, format })
+        };
+        assert!(all(MonitorType::Drop, Some(MonitorProtocol::Http)), "requests that pass are wanted");
+        assert!(!all(MonitorType::Drop, None) && all(MonitorType::PolicyVerdict, None));
     }
 
     #[test]
