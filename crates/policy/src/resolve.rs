@@ -314,7 +314,8 @@ impl<'a> Resolver<'a> {
             (Action::Pass, _) if self.is_isolated(rule.direction) => {
                 (Rank::Pass, EntryVerdict::Deny, Says::Deny)
             }
-            (Action::Pass, _) => (Rank::Pass, EntryVerdict::Allow, Says::Allow),
+            // It is no leave for all queries, which rules about names would outweigh: it ends the tier.
+            (Action::Pass, _) => (Rank::Pass, EntryVerdict::Allow, Says::Pass),
             (Action::Allow, None) => (Rank::Allow, EntryVerdict::Allow, Says::Allow),
             (Action::Allow, Some(rules)) => match self.known.config.proxies.port(rules.parser()) {
                 Some(port) => {

@@ -283,6 +283,25 @@ fn names() {
     }
 }
 
+/// A pass of the baseline ends it for names as well: with nobody to decide after it, queries go where they like.
+#[test]
+fn names_behind_a_pass_of_the_baseline() {
+    let mut scene = scene();
+    let to_all = "to: [{namespaces: {}}]";
+    let egress = format!(
+        "egress: [{{action: Accept, to: [{{domainNames: [api.example.com]}}]}}, {{action: Pass, {to_all}}}, {{action: Deny, {to_all}}}]"
+    );
+    scene.kcnp("a", &spec("Baseline", 1, &egress));
+    let ask = |scene: &Scene, name: &str| {
+        let policy = scene.repository.resolve(scene.subject("shop/backend"));
+        let peer = scene.identity("kube-system/dns");
+        let query = Query { direction: Direction::Egress, peer, protocol: Protocol::Udp, port: Some(53) };
+        policy.judge(&query, Some(Asked { request: &Request::Dns(name), secrets: &() })).0
+    };
+    assert_eq!(ask(&scene, "api.example.com."), Outcome::Allow);
+    assert_eq!(ask(&scene, "other.example."), Outcome::Allow, "as before the policy");
+}
+
 /// Where an administrator has requests looked into, policies in audit mode have no part in it, whoever looks.
 #[test]
 fn administrators_requests_are_not_reported() {
