@@ -1,5 +1,7 @@
 //! What the proxy itself answers with: refusals, and that something went wrong.
 
+use bytes::BufMut;
+
 /// The header that names the flow of a refusal, as it is found in the records.
 pub const FLOW_HEADER: &str = "X-Sluice-Flow";
 /// What is said to whom a policy denies something (`policy-semantics`, as the field's proxies say it).
@@ -38,7 +40,7 @@ pub struct Manner {
 
 impl Answer<'_> {
     /// Writes the whole answer behind what is in `out`.
-    pub fn write(&self, manner: Manner, out: &mut impl Extend<u8>) {
+    pub fn write(&self, manner: Manner, out: &mut impl BufMut) {
         let (kind, body) = self.body();
         let mut head = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n",
@@ -55,9 +57,9 @@ impl Answer<'_> {
             (false, _) => head += "Connection: close\r\n",
         }
         head += "\r\n";
-        out.extend(head.into_bytes());
+        out.put_slice(head.as_bytes());
         if !manner.is_head {
-            out.extend(body.into_bytes());
+            out.put_slice(body.as_bytes());
         }
     }
 

@@ -4,6 +4,7 @@
 //! The order of messages is [`Exchange`]'s work; here are the streams, their buffers and the time. What is not sent yet is
 //! bounded: nothing is read for a side that does not take what it was sent. Bodies are never held as a whole.
 
+mod buffers;
 mod connection;
 mod side;
 

@@ -1,5 +1,6 @@
 //! The head of a request as it goes on to the server: what was judged, and nothing else.
 
+use bytes::BufMut;
 use sluice_policy::l7::{HeaderAction, HeaderEffect};
 
 use super::fields::{Fields, is_word, values, words};
@@ -34,7 +35,7 @@ pub enum EffectError {
 pub fn write_request(
     head: &RequestHead<'_>,
     effects: &[HeaderEffect],
-    out: &mut Vec<u8>,
+    out: &mut impl BufMut,
 ) -> Result<(), EffectError> {
     effects.iter().try_for_each(check_effect)?;
     let target = match &head.target {
@@ -43,7 +44,7 @@ pub fn write_request(
         Target::Server => "*",
     };
     for part in [head.method, " ", target, " HTTP/1.", if head.minor == 0 { "0" } else { "1" }, "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
+        out.put_slice(part.as_bytes());
     }
     // HTTP/1.0 may name its host in the target alone, which goes on without.
     if !head.authority.is_empty() && values(&head.headers, "host").next().is_none() {
@@ -70,7 +71,7 @@ pub fn write_request(
     {
         write_header(&effect.name, &effect.value, out);
     }
-    out.extend_from_slice(b"\r\n");
+    out.put_slice(b"\r\n");
     Ok(())
 }
 
@@ -112,15 +113,15 @@ fn is_taken_out(name: &str, effects: &[HeaderEffect]) -> bool {
     effects.iter().filter(takes_out).any(|own| is(&own.name, name))
 }
 
-fn write_header(name: &str, value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+fn write_header(name: &str, value: &[u8], out: &mut impl BufMut) {
+    out.put_slice(name.as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
 }
 
 /// A list without some of its words; no header if nothing is left.
-fn write_list(name: &str, value: &[u8], is_gone: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+fn write_list(name: &str, value: &[u8], is_gone: impl Fn(&[u8]) -> bool, out: &mut impl BufMut) {
     let left: Vec<&[u8]> = words(value).filter(|word| !is_gone(word)).collect();
     if !left.is_empty() {
         write_header(name, &left.join(b", ".as_slice()), out);

@@ -4,6 +4,9 @@
 //! afterwards: lines that end in a bare LF, folded headers, spaces around the parts of the line, two Hosts.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
+use memchr::memchr2;
 
 use super::fields::{Fields, is_word, values, words};
 use super::forward::asks_for_upgrade;
@@ -203,9 +206,10 @@ pub fn parse_request(bytes: &[u8], limits: Limits) -> Result<Parsed<'_>, HeadErr
     }
     check_request_line(bytes)?;
     check_headers(bytes)?;
-    let mut headers = [httparse::EMPTY_HEADER; Limits::HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match limits.length(request.parse(bytes)?, bytes.len())? {
+    let mut headers = [const { MaybeUninit::uninit() }; Limits::HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let status = request.parse_with_uninit_headers(bytes, &mut headers)?;
+    match limits.length(status, bytes.len())? {
         Some(length) => understand(&request, length).map(Parsed::Request),
         None => Ok(Parsed::Partial),
     }
@@ -226,18 +230,20 @@ pub(super) fn check_headers(bytes: &[u8]) -> Result<(), HeadError> {
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(HeadError::Malformed);
     }
-    let (mut line_starts_at, mut before) = (0, 0);
-    for (at, byte) in bytes.iter().enumerate() {
-        match (before, byte) {
-            (b'\r', b'\n') if at == line_starts_at + 1 => return Ok(()),
-            (b'\r', b'\n') => line_starts_at = at + 1,
-            (b'\r', _) | (_, b'\n') => return Err(HeadError::BareLineEnd),
-            (_, b' ' | b'\t') if at == line_starts_at => return Err(HeadError::Folded),
+    let mut rest = bytes;
+    loop {
+        match (rest.first(), rest.get(1)) {
+            (Some(b' ' | b'\t'), _) => return Err(HeadError::Folded),
+            (Some(b'\r'), Some(b'\n')) => return Ok(()),
             _ => {}
         }
-        before = *byte;
+        let Some(end) = memchr2(b'\r', b'\n', rest) else { return Ok(()) };
+        rest = match rest.get(end..) {
+            Some([b'\r', b'\n', rest @ ..]) => rest,
+            Some([b'\r']) | None => return Ok(()),
+            Some(_) => return Err(HeadError::BareLineEnd),
+        };
     }
-    Ok(())
 }
 
 /// The request that `httparse` found in the first `length` bytes.

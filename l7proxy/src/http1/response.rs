@@ -3,6 +3,10 @@
 //! A response is read to know where the next one begins: a server that could make the proxy and the client disagree
 //! about that would answer requests that it never saw.
 
+use std::mem::MaybeUninit;
+
+use httparse::ParserConfig;
+
 use super::framing::{BodyLength, FramingError, message_length};
 use super::head::{HeadError, Limits, check_headers};
 
@@ -57,9 +61,11 @@ pub fn parse_response<'b>(
     limits: Limits,
 ) -> Result<Option<ResponseHead<'b>>, HeadError> {
     check_headers(bytes)?;
-    let mut headers = [httparse::EMPTY_HEADER; Limits::HEADERS];
-    let mut response = httparse::Response::new(&mut headers);
-    let Some(length) = limits.length(response.parse(bytes)?, bytes.len())? else { return Ok(None) };
+    let mut headers = [const { MaybeUninit::uninit() }; Limits::HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let status =
+        ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut headers)?;
+    let Some(length) = limits.length(status, bytes.len())? else { return Ok(None) };
     let (Some(status), Some(minor)) = (response.code, response.version) else {
         return Err(HeadError::Malformed);
     };

@@ -171,8 +171,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
         let mut pending = self.pending(head, note);
         match judgement {
             Judgement::Pass(effects) => {
-                let mut written = Vec::with_capacity(head.length + 64);
-                let result = write_request(head, &effects, &mut written);
+                let result = write_request(head, &effects, self.server.writer());
                 pending.tunnel = head.opens_tunnel().then(|| text.to_vec());
                 self.pending = Some(pending);
                 // The error may hold a header's name from a rule, never a value; the record names the rule.
@@ -180,14 +179,13 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
                     return Err(End::BadEffect);
                 }
                 self.exchange.allow(head);
-                self.server.send(&written);
             }
             Judgement::Deny => {
                 let persists = self.exchange.deny(head);
                 let denied_by = self.host.denied_by(&pending.note);
                 let answer = Answer { status: 403, flow: Some(&pending.flow), denied_by };
                 let manner = Manner { is_head: head.method == "HEAD", is_old: head.minor == 0, persists };
-                answer.write(manner, &mut self.client.out);
+                answer.write(manner, self.client.writer());
                 self.record(&pending, Outcome::Denied, Some(403));
                 // A body that is dropped takes no longer than a head.
                 self.head_since = Some(Instant::now()).filter(|_| persists && !self.exchange.is_idle());
@@ -381,7 +379,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
         let is_head = request.is_some_and(|request| request.method == "HEAD");
         let is_old = request.is_some_and(|request| request.is_old);
         let manner = Manner { is_head, is_old, persists: false };
-        Answer { status, flow, denied_by: None }.write(manner, &mut self.client.out);
+        Answer { status, flow, denied_by: None }.write(manner, self.client.writer());
     }
 }
 

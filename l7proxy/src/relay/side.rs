@@ -1,13 +1,14 @@
 //! One of the two sides of a connection: its stream, what came from it and what goes to it.
 
 use std::future::Future;
-use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+
+use super::buffers;
 
 /// A stream of bytes to a client or a server.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
@@ -30,9 +31,6 @@ impl Stream for TcpStream {
         drop(self.set_nodelay(true));
     }
 }
-
-/// How much is read at once.
-const READ_BYTES: usize = 16 * 1024;
 
 /// A side. Its buffers take no memory while they are empty.
 #[derive(Debug)]
@@ -81,9 +79,17 @@ impl<S: Stream> Side<S> {
 
     /// Puts bytes behind what is to be sent.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if !self.is_deaf {
-            self.out.extend_from_slice(bytes);
+        if !self.is_deaf && !bytes.is_empty() {
+            self.writer().extend_from_slice(bytes);
         }
+    }
+
+    /// Where what is to be sent is written down.
+    pub(super) fn writer(&mut self) -> &mut BytesMut {
+        if self.out.capacity() == 0 {
+            self.out = buffers::take();
+        }
+        &mut self.out
     }
 
     /// Whether all has been sent that was to be, the end included.
@@ -96,19 +102,23 @@ impl<S: Stream> Side<S> {
         let Some(stream) = &mut self.stream else { return false };
         let mut changed = false;
         while !self.out.is_empty() {
-            match pin!(stream.write_buf(&mut self.out)).poll(cx) {
-                Poll::Ready(Ok(1..)) => changed = true,
+            match Pin::new(&mut *stream).poll_write(cx, &self.out) {
+                Poll::Ready(Ok(sent @ 1..)) => {
+                    self.out.advance(sent);
+                    changed = true;
+                }
                 Poll::Ready(Ok(0) | Err(_)) => {
                     self.is_deaf = true;
-                    self.out = BytesMut::new();
-                    return true;
+                    self.out.clear();
+                    changed = true;
                 }
-                Poll::Pending => return changed,
+                Poll::Pending => break,
             }
         }
-        if self.ends && !self.is_shut && Pin::new(stream).poll_shutdown(cx).is_ready() {
-            self.is_shut = true;
-            changed = true;
+        buffers::settle(&mut self.out);
+        if self.out.is_empty() && self.ends && !self.is_shut {
+            self.is_shut = Pin::new(stream).poll_shutdown(cx).is_ready();
+            changed |= self.is_shut;
         }
         changed
     }
@@ -116,21 +126,18 @@ impl<S: Stream> Side<S> {
     /// Receives what is there, once. Says whether anything changed.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(stream) = self.stream.as_mut().filter(|_| !self.has_ended) else { return false };
-        self.came.reserve(READ_BYTES);
-        match pin!(stream.read_buf(&mut self.came)).poll(cx) {
-            Poll::Ready(Ok(1..)) => true,
-            Poll::Ready(result) => {
-                self.has_ended = true;
-                self.has_failed = is_failure(&result);
-                true
-            }
-            Poll::Pending => {
-                if self.came.is_empty() {
-                    self.came = BytesMut::new();
-                }
-                false
-            }
+        buffers::make_room(&mut self.came);
+        let result = match pin!(stream.read_buf(&mut self.came)).poll(cx) {
+            Poll::Ready(Ok(1..)) => return true,
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        };
+        buffers::settle(&mut self.came);
+        if let Some(result) = &result {
+            self.has_ended = true;
+            self.has_failed = result.is_err();
         }
+        result.is_some()
     }
 
     /// Lets the other end see that the stream broke.
@@ -139,8 +146,4 @@ impl<S: Stream> Side<S> {
             stream.abort();
         }
     }
-}
-
-fn is_failure(result: &io::Result<usize>) -> bool {
-    result.is_err()
 }
