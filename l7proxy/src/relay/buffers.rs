@@ -8,11 +8,11 @@ use std::cell::RefCell;
 use bytes::BytesMut;
 
 /// The room of a buffer, and so the most that is read at once.
-pub(super) const BYTES: usize = 64 * 1024;
+pub(super) const BYTES: usize = 16 * 1024;
 /// How many each thread keeps.
 const SPARE_MAX: usize = 16;
 /// What is as short as this, and waits, is moved to where it takes no more room than it needs.
-const SHORT_BYTES: usize = 4 * 1024;
+const SHORT_BYTES: usize = 2 * 1024;
 
 thread_local! {
     static SPARE: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
