@@ -19,6 +19,10 @@ test: setup-test ## Install what is missing and run all tests
 bench: setup-bench ebpf ## Measure against named peers; results in target/bench/*.json
 	@$(RUN) exec "$$CARGO" run -q -p xtask -- bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup-fuzz ## Look for inputs that break the proxies' readers; ARGS="SECONDS TARGET"
+	@$(RUN) exec "$$CARGO" run -q -p xtask -- fuzz $(ARGS)
+
 .PHONY: build
 build: ebpf ## Build everything (debug profile)
 	@$(RUN) "$$CARGO" build
@@ -43,8 +47,8 @@ conformance: setup-test build ## Black-box cases on real namespaces (ARGS filter
 setup: ## Install what building needs
 	@sh scripts/setup.sh build
 
-.PHONY: setup-demo setup-test setup-bench
-setup-demo setup-test setup-bench:
+.PHONY: setup-demo setup-test setup-bench setup-fuzz
+setup-demo setup-test setup-bench setup-fuzz:
 	@sh scripts/setup.sh $(@:setup-%=%)
 
 .PHONY: toolchain
