@@ -7,7 +7,7 @@
 //!
 //! A tunnel with a protocol (`:protocol`, RFC 8441) is judged as the CONNECT that it is, with its path. The client learns
 //! that it may ask for one as soon as the server has said so, which is not before its first other request has passed.
-//! Interim responses (1xx) are not passed on, and servers may not push.
+//! Interim responses (1xx) are passed on, so many for a request; servers may not push.
 
 mod body;
 mod connection;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::sync::watch;
 
 use super::body::{self, Broke};
@@ -16,6 +16,7 @@ use super::forward::Head;
 use super::link::Link;
 use super::refusal;
 use crate::answer::Answer;
+use crate::http1::{Broken, HeadError, INTERIM_MAX};
 use crate::relay::{End, Host, Judgement, Outcome};
 
 /// A request that passes, and its client's end of the stream.
@@ -198,16 +199,47 @@ fn after_upload<N>(sent: Result<(), Broke>) -> Result<(), Stop<N>> {
     }
 }
 
-/// Waits for the answer's head.
+/// Waits for the answer's head, and passes on what comes before it.
 async fn answered<N>(
-    response: ResponseFuture,
+    mut response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<Response<RecvStream>, Stop<N>> {
+    let mut interims = 0;
+    while let Some(interim) = interim(&mut response, respond).await? {
+        interims += 1;
+        pass_on(interim, interims, respond)?;
+    }
     tokio::select! {
         biased;
         response = response => response.map_err(|error| server_gone(&error)),
         reason = poll_fn(|cx| respond.poll_reset(cx)) => Err(client_gone(reason)),
     }
+}
+
+/// The next interim response; none once the answer has come.
+async fn interim<N>(
+    response: &mut ResponseFuture,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<Option<Response<()>>, Stop<N>> {
+    tokio::select! {
+        biased;
+        interim = poll_fn(|cx| response.poll_informational(cx)) => {
+            interim.transpose().map_err(|error| server_gone(&error))
+        }
+        reason = poll_fn(|cx| respond.poll_reset(cx)) => Err(client_gone(reason)),
+    }
+}
+
+/// Sends an interim response on. No window bounds these, so their number does; and nobody may switch to another
+/// protocol in HTTP/2 (RFC 9113, section 8.6).
+fn pass_on<N>(interim: Response<()>, nth: u32, respond: &mut SendResponse<Bytes>) -> Result<(), Stop<N>> {
+    if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Stop::Failed(End::Answer(HeadError::Malformed.into())));
+    }
+    if nth > INTERIM_MAX {
+        return Err(Stop::Failed(End::Answer(Broken::Interim)));
+    }
+    respond.send_informational(interim).map_err(|error| client_gone(Err(error)))
 }
 
 async fn download<N>(mut answer: RecvStream, to_client: &mut SendStream<Bytes>) -> Result<(), Stop<N>> {
