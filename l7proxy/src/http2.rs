@@ -115,8 +115,8 @@ impl Http2Settings {
 /// Carries one connection to its end, of which `already_read` came so far: the client's preface, and what followed it.
 ///
 /// `id` is the first half of the flows' ids; `changes` ticks when the rules change. From here on the client has
-/// [`Settings::head_timeout`] for its first request. Later ones are bounded by [`Settings::idle_timeout`] alone, which is
-/// the connection's, not a stream's.
+/// [`Settings::head_timeout`] for its first request. Later ones are bounded by [`Settings::idle_timeout`] alone, which
+/// holds for the connection, and for each stream.
 pub async fn relay<C: Stream, H: Host>(
     client: C,
     already_read: BytesMut,

@@ -200,7 +200,8 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
         };
         self.upstream.open(self.host, self.settings, &self.pulse);
         let (link, changes) = (self.upstream.link(), self.changes.clone());
-        let stream = Stream { flow, request, body, respond, link, changes };
+        let idle_timeout = self.settings.idle_timeout;
+        let stream = Stream { flow, request, body, respond, link, changes, idle_timeout };
         self.streams.push(Box::pin(stream.run()));
     }
 

@@ -2,6 +2,7 @@
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -15,6 +16,7 @@ use super::flow::Flow;
 use super::forward::Head;
 use super::link::Link;
 use super::refusal;
+use super::wire::Pulse;
 use crate::answer::Answer;
 use crate::http1::{Broken, HeadError, INTERIM_MAX};
 use crate::relay::{End, Host, Judgement, Outcome};
@@ -29,6 +31,8 @@ pub(super) struct Stream<'h, H: Host> {
     pub(super) link: watch::Receiver<Link>,
     /// Ticks when the rules change; what was seen when the request was judged counts as seen.
     pub(super) changes: watch::Receiver<u64>,
+    /// How long nothing may come or go.
+    pub(super) idle_timeout: Duration,
 }
 
 /// What became of a stream, as far as it says something about its client.
@@ -105,11 +109,13 @@ impl<H: Host> Stream<'_, H> {
         to_server: &mut SendStream<Bytes>,
         mut is_sent: bool,
     ) -> Result<(), Stop<H::Note>> {
-        let Self { flow, body, respond, link, changes, .. } = self;
-        let mut upload = pin!(body::carry(body, to_server));
+        let Self { flow, body, respond, link, changes, idle_timeout, .. } = self;
+        let pulse = Pulse::new();
+        let silent = || pulse.stops(*idle_timeout);
+        let mut upload = pin!(body::carry(body, to_server, &pulse));
 
-        let answered = answered(response, respond);
-        let stopped = stopped(flow.host, &flow.head, changes, link.clone());
+        let answered = answered(response, respond, &pulse);
+        let stopped = stopped(flow.host, &flow.head, changes, link.clone(), silent());
         let response = while_sending(answered, upload.as_mut(), &mut is_sent, stopped).await?;
 
         let (parts, answer) = response.into_parts();
@@ -118,8 +124,8 @@ impl<H: Host> Stream<'_, H> {
         let to_client = respond.send_response(Response::from_parts(parts, ()), is_whole);
         let mut to_client = to_client.map_err(|error| client_gone(Err(error)))?;
         if !is_whole {
-            let download = download(answer, &mut to_client);
-            let stopped = self::stopped(flow.host, &flow.head, changes, link.clone());
+            let download = download(answer, &mut to_client, &pulse);
+            let stopped = self::stopped(flow.host, &flow.head, changes, link.clone(), silent());
             while_sending(download, upload.as_mut(), &mut is_sent, stopped).await?;
         }
 
@@ -134,7 +140,7 @@ impl<H: Host> Stream<'_, H> {
                 reason = poll_fn(|cx| to_client.poll_reset(cx)) => Err(client_gone(reason)),
             }
         };
-        let stopped = self::stopped(flow.host, &flow.head, changes, link.clone());
+        let stopped = self::stopped(flow.host, &flow.head, changes, link.clone(), silent());
         while_sending(rest, pin!(pending()), &mut true, stopped).await
     }
 
@@ -203,9 +209,11 @@ fn after_upload<N>(sent: Result<(), Broke>) -> Result<(), Stop<N>> {
 async fn answered<N>(
     mut response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
+    pulse: &Pulse,
 ) -> Result<Response<RecvStream>, Stop<N>> {
     let mut interims = 0;
     while let Some(interim) = interim(&mut response, respond).await? {
+        pulse.beat();
         interims += 1;
         pass_on(interim, interims, respond)?;
     }
@@ -242,8 +250,13 @@ fn pass_on<N>(interim: Response<()>, nth: u32, respond: &mut SendResponse<Bytes>
     respond.send_informational(interim).map_err(|error| client_gone(Err(error)))
 }
 
-async fn download<N>(mut answer: RecvStream, to_client: &mut SendStream<Bytes>) -> Result<(), Stop<N>> {
-    match body::carry(&mut answer, to_client).await {
+async fn download<N>(
+    mut answer: RecvStream,
+    to_client: &mut SendStream<Bytes>,
+    pulse: &Pulse,
+) -> Result<(), Stop<N>> {
+    pulse.beat();
+    match body::carry(&mut answer, to_client, pulse).await {
         Ok(()) => Ok(()),
         Err(Broke::From(error)) => Err(server_gone(&error)),
         Err(Broke::To(reason)) => Err(client_gone(Ok(reason))),
@@ -256,12 +269,14 @@ async fn stopped<H: Host>(
     head: &Head,
     changes: &mut watch::Receiver<u64>,
     mut link: watch::Receiver<Link>,
+    silent: impl Future<Output = ()>,
 ) -> Stop<H::Note> {
     tokio::select! {
         note = revoked(host, head, changes) => Stop::Revoked(note),
         _ = link.wait_for(|link| matches!(link, Link::Closed(End::IdleTimeout))) => {
             Stop::Failed(End::IdleTimeout)
         }
+        () = silent => Stop::Failed(End::IdleTimeout),
     }
 }
 
