@@ -15,6 +15,7 @@ pub mod netns;
 pub mod node;
 pub mod policy_test;
 pub mod probe;
+pub mod program;
 pub mod report;
 pub mod run;
 mod settle;
