@@ -17,6 +17,7 @@ pub mod policy_test;
 pub mod probe;
 pub mod program;
 pub mod report;
+pub mod request;
 pub mod run;
 mod settle;
 pub mod topology;
