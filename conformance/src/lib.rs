@@ -19,6 +19,7 @@ pub mod program;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod scene;
 mod settle;
 pub mod topology;
 pub mod traffic;
