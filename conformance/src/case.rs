@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::node::NodeConfig;
 use crate::probe::Protocol;
+use crate::request::Request;
 use crate::topology::{Labels, PodSpec, Subject, Topology};
 
 /// Length of a datagram unless the probe says `size`.
@@ -158,6 +159,10 @@ pub struct Ask {
     pub port: u16,
     /// Length of a datagram, or of all that is said over a connection.
     pub len: usize,
+    /// The request that it is asked in, over TCP.
+    pub request: Option<Request>,
+    /// Whether somebody may look for a request in it: who finds none answers as well as the target does.
+    pub is_looked_into: bool,
     /// What must come of it.
     pub expect: Expect,
     /// Whether it is one of many, whose drops are counted and not looked up one by one.
@@ -189,6 +194,8 @@ pub enum Verdict {
     Allow,
     /// Nothing comes back, the target hears nothing, and the drop is reported.
     Deny,
+    /// The request is refused in the target's stead, the target hears nothing, and the refusal is reported.
+    L7Deny,
     /// It passes, and the target's system says that nobody listens.
     Refused,
     /// It passes, and is reported as what would be dropped.
@@ -197,12 +204,13 @@ pub enum Verdict {
 
 impl std::fmt::Display for Ask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { from, to, protocol, port, .. } = self;
+        let Self { from, to, protocol, port, request, .. } = self;
         match (protocol, port) {
             (Protocol::Icmp, 8) => write!(f, "{from} -> {to} ping"),
             (Protocol::Icmp, 13) => write!(f, "{from} -> {to} timestamp"),
             _ => write!(f, "{from} -> {to} {port}/{}", protocol.as_str()),
-        }
+        }?;
+        request.iter().try_for_each(|request| write!(f, " {request}"))
     }
 }
 
@@ -211,6 +219,7 @@ impl std::fmt::Display for Expect {
         f.write_str(match self.verdict {
             Verdict::Allow => "allow",
             Verdict::Deny => "deny",
+            Verdict::L7Deny => "l7-deny",
             Verdict::Refused => "refused",
             Verdict::Audit => "audit",
         })?;
@@ -471,7 +480,7 @@ pub(crate) fn policies_of(text: &str) -> Result<Vec<Policy>> {
     Ok(policies)
 }
 
-/// `FROM -> TO WHAT[, WHAT…] [size N]`.
+/// `FROM -> TO WHAT[, WHAT…] [size N]`, or `FROM -> TO PORT/TCP REQUEST`.
 fn parse_ask(text: &str, expect: &Expect) -> Result<Vec<Ask>> {
     let doing = || format!("{text:?} is not FROM -> TO WHAT");
     let (from, rest) = text.split_once("->").with_context(doing)?;
@@ -481,6 +490,22 @@ fn parse_ask(text: &str, expect: &Expect) -> Result<Vec<Ask>> {
         None => (what, DATAGRAM_LEN),
     };
     let (from, to): (Subject, Subject) = (from.trim().parse()?, to.trim().parse()?);
+    if let Some((port, asked)) = what.split_once("/TCP ") {
+        let port = port.parse().with_context(doing)?;
+        let request = Some(parse_request(asked).with_context(doing)?);
+        let (protocol, expect) = (Protocol::Tcp, expect.clone());
+        return Ok(vec![Ask {
+            from,
+            to,
+            protocol,
+            port,
+            len,
+            request,
+            is_looked_into: true,
+            expect,
+            is_cell: false,
+        }]);
+    }
     let mut asks = Vec::new();
     for what in what.split(',').map(str::trim) {
         let (protocol, port) = parse_what(what)?;
@@ -488,9 +513,23 @@ fn parse_ask(text: &str, expect: &Expect) -> Result<Vec<Ask>> {
         if (protocol, port) == (Protocol::Icmp, 13) {
             expect.family = Some(4);
         }
-        asks.push(Ask { from: from.clone(), to: to.clone(), protocol, port, len, expect, is_cell: false });
+        let (from, to) = (from.clone(), to.clone());
+        let (request, is_looked_into, is_cell) = (None, false, false);
+        asks.push(Ask { from, to, protocol, port, len, request, is_looked_into, expect, is_cell });
     }
     Ok(asks)
+}
+
+/// `METHOD PATH` of HTTP/1.1, or `call SERVICE/METHOD` of gRPC.
+fn parse_request(text: &str) -> Result<Request> {
+    let (method, about) = text.split_once(' ').context("a request without a target")?;
+    if method == "call" {
+        let (service, method) = about.split_once('/').context("a call without a method")?;
+        return Ok(Request::Grpc { service: service.to_owned(), method: method.to_owned() });
+    }
+    ensure!(about.starts_with('/'), "{about:?} is no path");
+    let (method, path) = (method.to_owned(), about.to_owned());
+    Ok(Request::Http { method, path, host: None, headers: Vec::new() })
 }
 
 fn parse_what(what: &str) -> Result<(Protocol, u16)> {
@@ -522,6 +561,7 @@ impl std::str::FromStr for Expect {
             verdict: match words.next() {
                 Some("allow") => Verdict::Allow,
                 Some("deny") => Verdict::Deny,
+                Some("l7-deny") => Verdict::L7Deny,
                 Some("refused") => Verdict::Refused,
                 Some("audit") => Verdict::Audit,
                 other => bail!("{other:?} is no verdict"),
@@ -614,6 +654,10 @@ mod tests {
         let shown: Vec<String> = asks.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["x/a -> world/b 80/TCP", "x/a -> world/b 53/UDP", "x/a -> world/b ping"]);
         assert_eq!(asks[0].len, 9000);
+        for text in ["x/a -> y/b 80/TCP PUT /a,b?c=d", "x/a -> y/b 80/TCP call shop.Orders/Get"] {
+            let asks = parse_ask(text, &Expect::default()).unwrap();
+            assert_eq!(asks.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+        }
         for wrong in [
             "x/a",
             "x/a -> y/b",
@@ -621,6 +665,10 @@ mod tests {
             "x/a -> y/b 80",
             "x/a -> y/b 80/ICMP",
             "x/a -> y/b 70000/TCP",
+            "x/a -> y/b 80/TCP GET",
+            "x/a -> y/b 80/TCP GET a",
+            "x/a -> y/b 80/TCP call shop.Orders",
+            "x/a -> y/b 80/UDP GET /",
         ] {
             assert!(parse_ask(wrong, &Expect::default()).is_err(), "{wrong}");
         }

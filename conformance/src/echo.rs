@@ -1,5 +1,7 @@
 //! Servers that send back what they get and remember whom they heard.
 
+mod speech;
+
 use std::collections::{BTreeSet, HashMap};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -16,6 +18,7 @@ use crate::clock;
 use crate::netns::Netns;
 use crate::probe::Protocol;
 use crate::wire::{Sctp, after_ipv4_header};
+use speech::Speech;
 
 /// Length of a message on a stream, and the least of a datagram: the token, the asker as the server saw it, filling.
 pub const MESSAGE_LEN: usize = 32;
@@ -167,6 +170,8 @@ pub(crate) fn raw_socket(address: IpAddr, protocol: rustix::net::Protocol) -> Re
 struct Stream {
     socket: TcpStream,
     peer: SocketAddr,
+    /// Not known before anything is read.
+    speech: Option<Speech>,
     /// Read, but not a whole question yet.
     read: Vec<u8>,
     /// Answers that the socket has not taken yet.
@@ -211,8 +216,7 @@ impl Server {
             Some(Socket::Listener(listener)) => {
                 while let Ok((socket, peer)) = listener.accept() {
                     if socket.set_nonblocking(true).is_ok() {
-                        self.streams
-                            .insert(self.next, Stream { socket, peer, read: Vec::new(), unsent: Vec::new() });
+                        self.streams.insert(self.next, Stream::new(socket, peer));
                         self.next += 1;
                     }
                 }
@@ -241,6 +245,10 @@ impl Server {
 }
 
 impl Stream {
+    const fn new(socket: TcpStream, peer: SocketAddr) -> Self {
+        Self { socket, peer, speech: None, read: Vec::new(), unsent: Vec::new() }
+    }
+
     fn awaited(&self) -> PollFlags {
         if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
     }
@@ -256,9 +264,14 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        let whole = self.read.len() - self.read.len() % MESSAGE_LEN;
-        for question in self.read.drain(..whole).collect::<Vec<u8>>().chunks(MESSAGE_LEN) {
-            self.unsent.extend(answer(question, self.peer, arrivals).unwrap_or_default());
+        if self.speech.is_none() {
+            self.speech = Speech::recognise(&self.read);
+            self.unsent.extend(self.speech.map(Speech::greeting).unwrap_or_default());
+        }
+        let Some(speech) = self.speech else { return Ok(()) };
+        let echo = |question: &[u8]| answer(question, self.peer, arrivals).unwrap_or_default();
+        while let Some(answer) = speech.answer(&mut self.read, echo) {
+            self.unsent.extend(answer);
         }
         Ok(())
     }

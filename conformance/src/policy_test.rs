@@ -17,13 +17,14 @@ use crate::case::{
 };
 use crate::node::NodeConfig;
 use crate::probe::Protocol;
+use crate::request::Request;
 use crate::topology::{Labels, NODE_ADDRESSES, PodSpec, Subject, Topology};
 
 /// The broadcast address of the node's cable to the world.
 const CABLE_BROADCAST: &str = "192.0.2.255";
-/// Fields of policies that need what this node has not: proxies, names learnt, node labels, a host firewall.
-const NEEDS: [&str; 11] = [
-    "rules",
+/// Fields of policies that need what this node has not: names learnt, node labels, a host firewall, other proxies than
+/// that for [`REQUESTS`].
+const NEEDS: [&str; 10] = [
     "serverNames",
     "listener",
     "terminatingTLS",
@@ -35,6 +36,8 @@ const NEEDS: [&str; 11] = [
     "authentication",
     "toGroups",
 ];
+/// The rules about requests that can be asked here.
+const REQUESTS: [&str; 2] = ["http", "grpc"];
 /// Kinds of objects that take part.
 const POLICIES: [&str; 4] =
     ["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "NetworkPolicy", "ClusterNetworkPolicy"];
@@ -185,6 +188,7 @@ impl Builder {
                 if let Some(field) = needs(&object) {
                     return Err(format!("a policy has {field}"));
                 }
+                self.config.l7 |= has_requests(&object);
                 let found = policies_of(&object.to_string()).map_err(|error| format!("{error:#}"))?;
                 self.policies.extend(found);
             }
@@ -292,11 +296,12 @@ impl Builder {
 
     fn test(&self, test: &Map<String, Value>) -> Result<Result<Ask, String>> {
         let text = |key: &str| test.get(key).and_then(Value::as_str);
-        for request in ["http", "grpc", "kafka", "dns", "sni"] {
+        for request in ["kafka", "dns", "sni"] {
             if test.contains_key(request) {
-                return Ok(Err("it is about a request".to_owned()));
+                return Ok(Err(format!("it is about a request of {request}")));
             }
         }
+        let request = request(test).context("a request")?;
         let (from, to) = match (self.subject(text("from"))?, self.subject(text("to"))?) {
             (Ok(from), Ok(to)) => (from, to),
             (Err(reason), _) | (_, Err(reason)) => return Ok(Err(reason)),
@@ -309,6 +314,7 @@ impl Builder {
             Some("allow") => Verdict::Allow,
             Some("deny") => Verdict::Deny,
             Some("audit") => Verdict::Audit,
+            Some("l7-deny") => Verdict::L7Deny,
             other => bail!("{other:?} cannot be seen in packets"),
         };
         let by = test.get("by").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -319,7 +325,9 @@ impl Builder {
             family,
             ..Expect::default()
         };
-        Ok(self.possible(Ask { from, to, protocol, port, len: DATAGRAM_LEN, expect, is_cell: false }))
+        let (len, is_looked_into) = (DATAGRAM_LEN, self.config.l7);
+        let is_cell = false;
+        Ok(self.possible(Ask { from, to, protocol, port, len, request, is_looked_into, expect, is_cell }))
     }
 
     /// Leaves out what cannot be asked between these two.
@@ -368,6 +376,8 @@ impl Builder {
                         protocol,
                         port: matrix.port,
                         len: DATAGRAM_LEN,
+                        request: None,
+                        is_looked_into: self.config.l7,
                         expect: Expect { verdict, ..Expect::default() },
                         is_cell: true,
                     }),
@@ -487,6 +497,8 @@ fn needs(object: &Value) -> Option<String> {
                 Some(key.clone())
             } else if is_labels {
                 None
+            } else if key == "rules" {
+                kinds(value).find(|kind| !REQUESTS.contains(kind)).map(|kind| format!("rules of {kind}"))
             } else {
                 needs(value)
             }
@@ -494,6 +506,58 @@ fn needs(object: &Value) -> Option<String> {
         Value::Array(items) => items.iter().find_map(needs),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
+}
+
+/// What rules are about. Without an element they ask for nothing.
+fn kinds(rules: &Value) -> impl Iterator<Item = &str> {
+    let fields = rules.as_object().into_iter().flatten();
+    fields.filter(|(_, value)| !value.is_null()).map(|(kind, _)| kind.as_str())
+}
+
+/// Whether there is a rule about requests that can be asked here.
+fn has_requests(object: &Value) -> bool {
+    match object {
+        Value::Object(fields) => fields.iter().any(|(key, value)| match key.as_str() {
+            "matchLabels" | "labels" | "annotations" => false,
+            "rules" => kinds(value).any(|kind| REQUESTS.contains(&kind)),
+            _ => has_requests(value),
+        }),
+        Value::Array(items) => items.iter().any(has_requests),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// The request of a test, with the defaults of policy tests.
+fn request(test: &Map<String, Value>) -> Result<Option<Request>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Http {
+        #[serde(default = "get")]
+        method: String,
+        #[serde(default = "root")]
+        path: String,
+        host: Option<String>,
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Grpc {
+        service: String,
+        method: String,
+    }
+    fn get() -> String {
+        "GET".to_owned()
+    }
+    fn root() -> String {
+        "/".to_owned()
+    }
+    if let Some(http) = test.get("http") {
+        let Http { method, path, host, headers } = serde_json::from_value(http.clone())?;
+        return Ok(Some(Request::Http { method, path, host, headers: headers.into_iter().collect() }));
+    }
+    let grpc = test.get("grpc").map(|grpc| serde_json::from_value(grpc.clone())).transpose()?;
+    Ok(grpc.map(|Grpc { service, method }| Request::Grpc { service, method }))
 }
 
 /// The files below a folder, in order.

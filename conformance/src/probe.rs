@@ -20,6 +20,8 @@ const RESEND: Duration = Duration::from_millis(700);
 const ICMP4_ECHO: (u8, u8) = (8, 0);
 const ICMP6_ECHO: (u8, u8) = (128, 129);
 const ICMP4_TIMESTAMP: (u8, u8) = (13, 14);
+/// What one who looks for requests says to a message, which is none.
+const NO_REQUEST: &[u8] = b"HTTP/1.1 400 ";
 
 /// What is asked over.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -71,6 +73,10 @@ pub enum Answer {
     Echoed(Option<IpAddr>),
     /// Nothing came.
     Silent,
+    /// Somebody answered in the target's stead that the request may not be.
+    Forbidden,
+    /// Somebody answered in the target's stead that there is no request in the question.
+    NoRequest,
     /// The target's system says that nobody listens.
     Refused,
     /// Something else, in the system's words.
@@ -322,6 +328,9 @@ impl<'a> Flight<'a> {
     }
 
     fn hear_message(&mut self, bytes: &[u8]) {
+        if bytes.starts_with(NO_REQUEST) {
+            return self.finish(Answer::NoRequest);
+        }
         match read_message(bytes) {
             Some((token, seen)) if token == self.token => self.finish(Answer::Echoed(Some(seen))),
             Some(_) | None => self.finish(Answer::Failed("another answer came back".to_owned())),

@@ -11,8 +11,10 @@ use crate::agent::{Endpoint, PATIENCE, drops};
 use crate::case::{Ask, Case, Step, Verdict};
 use crate::clock;
 use crate::echo::{Arrivals, Echo};
+use crate::netns::Netns;
 use crate::node::Node;
-use crate::probe::{Conversation, Outcome, Protocol, Question, ask};
+use crate::probe::{self, Conversation, Outcome, Protocol, Question};
+use crate::request::{self, Request};
 use crate::settle::{Wanted, refusal};
 use crate::topology::{Labels, PodSpec, Subject};
 use crate::verdict::{
@@ -256,6 +258,7 @@ impl<'a> Runner<'a> {
                     target: kept.target,
                     source: outcome.local,
                     expect,
+                    is_looked_into: false,
                     seen_as: None,
                     is_counted: false,
                 };
@@ -318,7 +321,7 @@ impl<'a> Runner<'a> {
         let mut findings = Vec::new();
         for (ask, question, outcome) in self.ask_at_once(asks)? {
             let finding = self.judge_ask(ask, &question, &outcome)?;
-            if ask.expect.verdict == Verdict::Deny {
+            if matches!(ask.expect.verdict, Verdict::Deny | Verdict::L7Deny) {
                 self.denied.insert(outcome.token, ask.to_string());
             }
             let mut ask = ask.clone();
@@ -339,8 +342,7 @@ impl<'a> Runner<'a> {
         let node = &*self.node;
         let answered: Vec<Result<Vec<Outcome>>> = std::thread::scope(|scope| {
             let ask_all = |asker: &Subject, asked: &[(&Ask, Question)]| -> Result<Vec<Outcome>> {
-                let questions: Vec<Question> = asked.iter().map(|(_, question)| question.clone()).collect();
-                ask(node.netns_of(asker)?, &questions)
+                ask_each(node.netns_of(asker)?, asked)
             };
             let threads: Vec<_> =
                 by_asker.iter().map(|(asker, asked)| scope.spawn(move || ask_all(asker, asked))).collect();
@@ -372,6 +374,7 @@ impl<'a> Runner<'a> {
             target: SocketAddr::new(question.target, port),
             source: outcome.local,
             expect: &ask.expect,
+            is_looked_into: ask.is_looked_into,
             seen_as,
             is_counted: ask.is_cell,
         };
@@ -388,4 +391,20 @@ impl<'a> Runner<'a> {
         });
         counted.err().map(|error| format!("{error:#}"))
     }
+}
+
+/// Asks all questions of one asker: those in requests with a client of HTTP, then the others. Outcomes are in the order
+/// of the questions.
+fn ask_each(netns: &Netns, asked: &[(&Ask, Question)]) -> Result<Vec<Outcome>> {
+    let in_requests: Vec<(&Question, &Request)> =
+        asked.iter().filter_map(|(ask, question)| Some((question, ask.request.as_ref()?))).collect();
+    let bare: Vec<Question> =
+        asked.iter().filter(|(ask, _)| ask.request.is_none()).map(|(_, question)| question.clone()).collect();
+    let mut in_requests = request::ask(netns, &in_requests)?.into_iter();
+    let mut bare = probe::ask(netns, &bare)?.into_iter();
+    let next = |(ask, _): &(&Ask, Question)| {
+        let outcomes = if ask.request.is_some() { &mut in_requests } else { &mut bare };
+        outcomes.next().context("a question without an outcome")
+    };
+    asked.iter().map(next).collect()
 }

@@ -63,6 +63,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) source: Option<SocketAddr>,
     /// What must come of it.
     pub(crate) expect: &'a Expect,
+    /// Whether somebody may look for a request in it.
+    pub(crate) is_looked_into: bool,
     /// Whom the target must see.
     pub(crate) seen_as: Option<Vec<IpAddr>>,
     /// Whether its denial is only counted, as that of one of many.
@@ -91,7 +93,7 @@ impl Asked<'_> {
         }
         let verdict = match self.expect.verdict {
             Verdict::Deny if self.is_counted => return Finding::MustBeCounted,
-            Verdict::Deny => "DROPPED",
+            Verdict::Deny | Verdict::L7Deny => "DROPPED",
             Verdict::Audit => "AUDIT",
             Verdict::Allow if !self.expect.by.is_empty() => "FORWARDED",
             Verdict::Allow | Verdict::Refused => return Finding::Right,
@@ -121,10 +123,14 @@ impl Asked<'_> {
                 }
                 _ => None,
             },
+            (Verdict::Allow | Verdict::Audit, Answer::NoRequest) if self.is_looked_into => None,
             (Verdict::Refused, Answer::Refused) => None,
-            (Verdict::Deny, Answer::Silent) => arrivals
-                .contains(outcome.token)
-                .then(|| "no answer came, but the target heard the question".to_owned()),
+            (Verdict::Deny, Answer::Silent) | (Verdict::L7Deny, Answer::Forbidden) => {
+                let heard = "the target did not answer, but heard the question";
+                arrivals.contains(outcome.token).then(|| heard.to_owned())
+            }
+            (_, Answer::Forbidden) => Some("the request was refused".to_owned()),
+            (_, Answer::NoRequest) => Some("somebody looked for a request".to_owned()),
             (_, Answer::Echoed(_)) => Some(format!("answered after {:?}", outcome.took)),
             (_, Answer::Silent) => Some(format!("no answer within {:?}", outcome.took)),
             (_, Answer::Refused) => Some("the target says that nobody listens".to_owned()),
@@ -145,6 +151,7 @@ impl Asked<'_> {
         let Expect { at, reason, by, .. } = self.expect;
         self.is_about(flow)
             && flow.verdict == verdict
+            && (self.expect.verdict != Verdict::L7Deny || flow.http.is_some())
             && at.as_ref().is_none_or(|side| flow.direction == *side)
             && reason.as_ref().is_none_or(|reason| flow.drop_reason.as_ref() == Some(reason))
             && by.iter().all(|policy| flow.policies.iter().any(|origin| origin.policy == *policy))

@@ -18,6 +18,7 @@ mod tests {
     use sluice_conformance::netns::{Netns, hide_mounts};
     use sluice_conformance::node::{Node, NodeConfig, ip};
     use sluice_conformance::probe::{Answer, Protocol, Question, ask};
+    use sluice_conformance::program::go_program;
     use sluice_conformance::topology::PodSpec;
 
     const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
@@ -63,7 +64,7 @@ mod tests {
         fn new() -> Self {
             hide_mounts().unwrap();
             let var_lib = tempfile::tempdir().unwrap();
-            let cnitool = cnitool();
+            let cnitool = go_program("cnitool").unwrap();
             rustix::mount::mount_bind(var_lib.path(), "/var/lib").unwrap();
             let node = Node::start(&NodeConfig::default()).unwrap();
             std::fs::create_dir(node.dir().join("net.d")).unwrap();
@@ -163,13 +164,6 @@ mod tests {
     }
 
     /// Built from its Go module on first use.
-    fn cnitool() -> PathBuf {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cnitool.sh");
-        let output = Command::new("sh").arg(script).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "cnitool could not be built; its script says why");
-        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-    }
-
     fn addresses(result: &Value) -> Vec<IpAddr> {
         let texts = result["ips"].as_array().unwrap().iter().map(|ip| ip["address"].as_str().unwrap());
         texts.map(|text| text.split_once('/').unwrap().0.parse().unwrap()).collect()

@@ -13,6 +13,7 @@ mod head;
 mod response;
 
 pub(crate) use chunked::is_never_in_trailers;
+pub(crate) use exchange::INTERIM_MAX;
 pub(crate) use forward::{check_effect, is_never_asked_for};
 pub(crate) use head::{is_authority, is_same};
 

@@ -7,7 +7,7 @@
 //!
 //! A tunnel with a protocol (`:protocol`, RFC 8441) is judged as the CONNECT that it is, with its path. The client learns
 //! that it may ask for one as soon as the server has said so, which is not before its first other request has passed.
-//! Interim responses (1xx) are not passed on, and servers may not push.
+//! Interim responses (1xx) are passed on, so many for a request; servers may not push.
 
 mod body;
 mod connection;
@@ -115,8 +115,8 @@ impl Http2Settings {
 /// Carries one connection to its end, of which `already_read` came so far: the client's preface, and what followed it.
 ///
 /// `id` is the first half of the flows' ids; `changes` ticks when the rules change. From here on the client has
-/// [`Settings::head_timeout`] for its first request. Later ones are bounded by [`Settings::idle_timeout`] alone, which is
-/// the connection's, not a stream's.
+/// [`Settings::head_timeout`] for its first request. Later ones are bounded by [`Settings::idle_timeout`] alone, which
+/// holds for the connection, and for each stream.
 pub async fn relay<C: Stream, H: Host>(
     client: C,
     already_read: BytesMut,

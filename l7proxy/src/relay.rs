@@ -16,7 +16,7 @@ use sluice_policy::l7::{Effects, HttpRequest};
 use tokio::sync::watch;
 
 use crate::answer::DeniedBy;
-use crate::http1::{Broken, Limits};
+use crate::http1::{Broken, HeadError, Limits};
 use crate::http2::Http2Settings;
 use connection::Connection;
 
@@ -162,6 +162,7 @@ impl End {
     /// What the client is told, if it can be told anything.
     pub(crate) const fn status(self) -> Option<u16> {
         match self {
+            Self::Request(Broken::Head(HeadError::OtherProtocol)) => None,
             Self::Request(broken) => Some(broken.status()),
             Self::Answer(_) | Self::ServerGone => Some(502),
             Self::NoServer => Some(503),

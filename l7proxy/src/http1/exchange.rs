@@ -96,7 +96,7 @@ pub struct Exchange {
 }
 
 /// How many interim responses (1xx) one request may get.
-const INTERIM_MAX: u32 = 16;
+pub(crate) const INTERIM_MAX: u32 = 16;
 /// How much of a denied request's body is read. A longer one ends the connection.
 const UNWANTED_MAX: usize = 64 * 1024;
 

@@ -133,6 +133,9 @@ pub enum HeadError {
     /// A version that is not HTTP/1.0 or HTTP/1.1.
     #[error("not HTTP/1.0 or HTTP/1.1")]
     Version,
+    /// What stands where HTTP says its version is nothing of HTTP's: whoever sent it does not understand an answer.
+    #[error("another protocol than HTTP")]
+    OtherProtocol,
     /// More bytes or headers than are read.
     #[error("the head is too large")]
     TooLarge,
@@ -179,7 +182,7 @@ impl HeadError {
     pub const fn status(self) -> u16 {
         match self {
             Self::TooLarge => 431,
-            Self::Version => 505,
+            Self::Version | Self::OtherProtocol => 505,
             Self::Malformed
             | Self::BareLineEnd
             | Self::Folded
@@ -215,13 +218,18 @@ pub fn parse_request(bytes: &[u8], limits: Limits) -> Result<Parsed<'_>, HeadErr
     }
 }
 
-/// Between method, target and version is one space each.
+/// Between method, target and version is one space each, and the version is one of HTTP.
 fn check_request_line(bytes: &[u8]) -> Result<(), HeadError> {
     let mut line = bytes.split(|byte| matches!(byte, b'\r' | b'\n'));
     let (first, is_whole) = (line.next().unwrap_or_default(), line.next().is_some());
     let spaces = first.iter().filter(|byte| **byte == b' ').count();
     let is_bad = first.contains(&b'\t') || spaces > 2 || (is_whole && spaces < 2 && !first.is_empty());
-    if is_bad { Err(HeadError::Spaces) } else { Ok(()) }
+    if is_bad {
+        return Err(HeadError::Spaces);
+    }
+    let version = first.split(|byte| *byte == b' ').nth(2).unwrap_or_default();
+    let is_http = version.iter().zip(b"HTTP/").all(|(byte, wanted)| byte.eq_ignore_ascii_case(wanted));
+    if is_http { Ok(()) } else { Err(HeadError::OtherProtocol) }
 }
 
 /// Every line of the head ends in CRLF, and none begins with a space.

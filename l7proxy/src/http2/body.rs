@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use super::wire::Pulse;
 use crate::http1::is_never_in_trailers;
 
 /// Why a body did not come to its end.
@@ -26,18 +27,23 @@ impl Broke {
 }
 
 /// Carries everything over. What came counts against the window of who sent it until it is the other side's turn to
-/// take it, so no more than a window waits here.
-pub(super) async fn carry(from: &mut RecvStream, to: &mut SendStream<Bytes>) -> Result<(), Broke> {
+/// take it, so no more than a window waits here. Each piece is a beat of the stream's pulse.
+pub(super) async fn carry(
+    from: &mut RecvStream,
+    to: &mut SendStream<Bytes>,
+    pulse: &Pulse,
+) -> Result<(), Broke> {
     loop {
         let data = tokio::select! {
             biased;
             reason = poll_fn(|cx| to.poll_reset(cx)) => return Err(reset(reason)),
             data = from.data() => data,
         };
+        pulse.beat();
         match data {
             Some(Ok(data)) => {
                 let is_last = from.is_end_stream();
-                carry_piece(data, is_last, from, to).await?;
+                carry_piece(data, is_last, from, to, pulse).await?;
                 if is_last {
                     return Ok(());
                 }
@@ -59,6 +65,7 @@ async fn carry_piece(
     is_last: bool,
     from: &mut RecvStream,
     to: &mut SendStream<Bytes>,
+    pulse: &Pulse,
 ) -> Result<(), Broke> {
     if data.is_empty() && is_last {
         return to.send_data(data, true).map_err(|error| Broke::to(&error));
@@ -69,6 +76,7 @@ async fn carry_piece(
         let length = piece.len();
         to.send_data(piece, is_last && data.is_empty()).map_err(|error| Broke::to(&error))?;
         from.flow_control().release_capacity(length).map_err(Broke::From)?;
+        pulse.beat();
     }
     Ok(())
 }

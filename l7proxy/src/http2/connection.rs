@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::flow::Flow;
 use super::forward::Head;
 use super::link::{Change, Upstream};
-use super::refusal;
+use super::refusal::{self, Refused};
 use super::stream::{Ended, Stream};
 use super::wire::{Pulse, Wire};
 use crate::answer::Answer;
@@ -180,28 +180,30 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
         self.changes.mark_unchanged();
         let (judgement, note) = head.judged(|request| self.host.judge(request));
         let id = format!("{:x}-{}", self.id, self.requests);
-        let mut flow = Flow::new(self.host, head, id, note);
+        let flow = Flow::new(self.host, head, id, note);
         let effects = match judgement {
             Judgement::Pass(effects) => effects,
             Judgement::Deny => {
-                let denied_by = self.host.denied_by(&flow.note);
-                let answer = Answer { status: 403, flow: Some(&flow.id), denied_by };
-                let status = refusal::answer(&answer, Some(&flow.head), &mut respond);
-                flow.record(Outcome::Denied, status);
-                return;
+                return self.refuse(Refused { flow, outcome: Outcome::Denied, status: 403, body, respond });
             }
         };
         // The error may hold a header's name from a rule, never a value; the record names the rule.
         let Ok(request) = flow.head.forwarded(&effects) else {
-            let answer = Answer { status: 500, flow: Some(&flow.id), denied_by: None };
-            let status = refusal::answer(&answer, Some(&flow.head), &mut respond);
-            flow.record(Outcome::Failed, status);
-            return;
+            return self.refuse(Refused { flow, outcome: Outcome::Failed, status: 500, body, respond });
         };
         self.upstream.open(self.host, self.settings, &self.pulse);
         let (link, changes) = (self.upstream.link(), self.changes.clone());
-        let stream = Stream { flow, request, body, respond, link, changes };
+        let idle_timeout = self.settings.idle_timeout;
+        let stream = Stream { flow, request, body, respond, link, changes, idle_timeout };
         self.streams.push(Box::pin(stream.run()));
+    }
+
+    fn refuse(&mut self, mut refused: Refused<'h, H>) {
+        if refused.is_whole() {
+            refused.answer();
+        } else {
+            self.streams.push(Box::pin(refused.run()));
+        }
     }
 
     /// Whether the client asks for much and waits for nothing.

@@ -1,7 +1,7 @@
 //! The head of a request: what is read of it, judged, and sent to the server.
 
 use h2::ext::Protocol;
-use http::header::{CONTENT_TYPE, COOKIE, HOST};
+use http::header::{CONTENT_TYPE, COOKIE, EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 use sluice_policy::l7::{HeaderAction, HeaderEffect, HttpRequest};
@@ -80,6 +80,11 @@ impl Head {
     /// Whether what follows is not read by anybody here, and is judged again when the rules change.
     pub(super) fn is_tunnel(&self) -> bool {
         self.method == Method::CONNECT
+    }
+
+    /// Whether the client sends the rest only when it is told to.
+    pub(super) fn waits(&self) -> bool {
+        self.headers.contains_key(EXPECT)
     }
 
     /// Whether a refusal has to be one of gRPC.

@@ -1,17 +1,71 @@
 //! Answers that do not come from the server, in the frames of HTTP/2 and in the manner of gRPC.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use tokio::time::timeout;
 
+use super::flow::Flow;
 use super::forward::Head;
+use super::stream::Ended;
 use crate::answer::Answer;
+use crate::relay::{Host, Outcome};
 
 /// [`crate::answer::FLOW_HEADER`], in the case that HTTP/2 wants.
 const FLOW: HeaderName = HeaderName::from_static("x-sluice-flow");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// How long the end of a request is waited for before it is refused.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long it is waited for afterwards.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A request that gets its answer here, and what of it has not come yet.
+pub(super) struct Refused<'h, H: Host> {
+    pub(super) flow: Flow<'h, H>,
+    pub(super) outcome: Outcome,
+    pub(super) status: u16,
+    pub(super) body: RecvStream,
+    pub(super) respond: SendResponse<Bytes>,
+}
+
+impl<H: Host> Refused<'_, H> {
+    /// Whether all of the request has come.
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// Answers and takes note.
+    pub(super) fn answer(&mut self) {
+        let Self { flow, outcome, status, respond, .. } = self;
+        let is_denied = *outcome == Outcome::Denied;
+        let denied_by = flow.host.denied_by(&flow.note).filter(|_| is_denied);
+        let told = Answer { status: *status, flow: Some(&flow.id), denied_by };
+        let status = answer(&told, Some(&flow.head), respond);
+        flow.record(*outcome, status);
+    }
+
+    /// Answers as servers do, behind the request if its end comes at once: there are clients that lose an answer that
+    /// comes before they have sent all. One that waits for leave to send it is not waited for.
+    pub(super) async fn run(mut self) -> Ended {
+        if !self.flow.head.waits() {
+            read_away(&mut self.body, GRACE).await;
+        }
+        self.answer();
+        read_away(&mut self.body, LINGER).await;
+        Ended::InOrder
+    }
+}
+
+/// Takes what comes. Nothing of the window is given back, so no more than that comes.
+async fn read_away(body: &mut RecvStream, patience: Duration) {
+    let rest = async { while let Some(Ok(_)) = body.data().await {} };
+    drop(timeout(patience, rest).await);
+}
 
 /// Answers a request whose head may not have been read. Says with what status. Whether the client still takes the
 /// answer is its own matter.

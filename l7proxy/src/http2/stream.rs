@@ -2,12 +2,13 @@
 
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::sync::watch;
 
 use super::body::{self, Broke};
@@ -15,7 +16,9 @@ use super::flow::Flow;
 use super::forward::Head;
 use super::link::Link;
 use super::refusal;
+use super::wire::Pulse;
 use crate::answer::Answer;
+use crate::http1::{Broken, HeadError, INTERIM_MAX};
 use crate::relay::{End, Host, Judgement, Outcome};
 
 /// A request that passes, and its client's end of the stream.
@@ -28,6 +31,8 @@ pub(super) struct Stream<'h, H: Host> {
     pub(super) link: watch::Receiver<Link>,
     /// Ticks when the rules change; what was seen when the request was judged counts as seen.
     pub(super) changes: watch::Receiver<u64>,
+    /// How long nothing may come or go.
+    pub(super) idle_timeout: Duration,
 }
 
 /// What became of a stream, as far as it says something about its client.
@@ -104,11 +109,13 @@ impl<H: Host> Stream<'_, H> {
         to_server: &mut SendStream<Bytes>,
         mut is_sent: bool,
     ) -> Result<(), Stop<H::Note>> {
-        let Self { flow, body, respond, link, changes, .. } = self;
-        let mut upload = pin!(body::carry(body, to_server));
+        let Self { flow, body, respond, link, changes, idle_timeout, .. } = self;
+        let pulse = Pulse::new();
+        let silent = || pulse.stops(*idle_timeout);
+        let mut upload = pin!(body::carry(body, to_server, &pulse));
 
-        let answered = answered(response, respond);
-        let stopped = stopped(flow.host, &flow.head, changes, link.clone());
+        let answered = answered(response, respond, &pulse);
+        let stopped = stopped(flow.host, &flow.head, changes, link.clone(), silent());
         let response = while_sending(answered, upload.as_mut(), &mut is_sent, stopped).await?;
 
         let (parts, answer) = response.into_parts();
@@ -117,8 +124,8 @@ impl<H: Host> Stream<'_, H> {
         let to_client = respond.send_response(Response::from_parts(parts, ()), is_whole);
         let mut to_client = to_client.map_err(|error| client_gone(Err(error)))?;
         if !is_whole {
-            let download = download(answer, &mut to_client);
-            let stopped = self::stopped(flow.host, &flow.head, changes, link.clone());
+            let download = download(answer, &mut to_client, &pulse);
+            let stopped = self::stopped(flow.host, &flow.head, changes, link.clone(), silent());
             while_sending(download, upload.as_mut(), &mut is_sent, stopped).await?;
         }
 
@@ -133,7 +140,7 @@ impl<H: Host> Stream<'_, H> {
                 reason = poll_fn(|cx| to_client.poll_reset(cx)) => Err(client_gone(reason)),
             }
         };
-        let stopped = self::stopped(flow.host, &flow.head, changes, link.clone());
+        let stopped = self::stopped(flow.host, &flow.head, changes, link.clone(), silent());
         while_sending(rest, pin!(pending()), &mut true, stopped).await
     }
 
@@ -198,11 +205,18 @@ fn after_upload<N>(sent: Result<(), Broke>) -> Result<(), Stop<N>> {
     }
 }
 
-/// Waits for the answer's head.
+/// Waits for the answer's head, and passes on what comes before it.
 async fn answered<N>(
-    response: ResponseFuture,
+    mut response: ResponseFuture,
     respond: &mut SendResponse<Bytes>,
+    pulse: &Pulse,
 ) -> Result<Response<RecvStream>, Stop<N>> {
+    let mut interims = 0;
+    while let Some(interim) = interim(&mut response, respond).await? {
+        pulse.beat();
+        interims += 1;
+        pass_on(interim, interims, respond)?;
+    }
     tokio::select! {
         biased;
         response = response => response.map_err(|error| server_gone(&error)),
@@ -210,8 +224,39 @@ async fn answered<N>(
     }
 }
 
-async fn download<N>(mut answer: RecvStream, to_client: &mut SendStream<Bytes>) -> Result<(), Stop<N>> {
-    match body::carry(&mut answer, to_client).await {
+/// The next interim response; none once the answer has come.
+async fn interim<N>(
+    response: &mut ResponseFuture,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<Option<Response<()>>, Stop<N>> {
+    tokio::select! {
+        biased;
+        interim = poll_fn(|cx| response.poll_informational(cx)) => {
+            interim.transpose().map_err(|error| server_gone(&error))
+        }
+        reason = poll_fn(|cx| respond.poll_reset(cx)) => Err(client_gone(reason)),
+    }
+}
+
+/// Sends an interim response on. No window bounds these, so their number does; and nobody may switch to another
+/// protocol in HTTP/2 (RFC 9113, section 8.6).
+fn pass_on<N>(interim: Response<()>, nth: u32, respond: &mut SendResponse<Bytes>) -> Result<(), Stop<N>> {
+    if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Stop::Failed(End::Answer(HeadError::Malformed.into())));
+    }
+    if nth > INTERIM_MAX {
+        return Err(Stop::Failed(End::Answer(Broken::Interim)));
+    }
+    respond.send_informational(interim).map_err(|error| client_gone(Err(error)))
+}
+
+async fn download<N>(
+    mut answer: RecvStream,
+    to_client: &mut SendStream<Bytes>,
+    pulse: &Pulse,
+) -> Result<(), Stop<N>> {
+    pulse.beat();
+    match body::carry(&mut answer, to_client, pulse).await {
         Ok(()) => Ok(()),
         Err(Broke::From(error)) => Err(server_gone(&error)),
         Err(Broke::To(reason)) => Err(client_gone(Ok(reason))),
@@ -224,12 +269,14 @@ async fn stopped<H: Host>(
     head: &Head,
     changes: &mut watch::Receiver<u64>,
     mut link: watch::Receiver<Link>,
+    silent: impl Future<Output = ()>,
 ) -> Stop<H::Note> {
     tokio::select! {
         note = revoked(host, head, changes) => Stop::Revoked(note),
         _ = link.wait_for(|link| matches!(link, Link::Closed(End::IdleTimeout))) => {
             Stop::Failed(End::IdleTimeout)
         }
+        () = silent => Stop::Failed(End::IdleTimeout),
     }
 }
 

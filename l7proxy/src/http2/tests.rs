@@ -329,20 +329,50 @@ async fn what_is_no_clear_request_is_refused() {
     assert_eq!(client.leave().await, (End::Closed, vec![]));
 }
 
-/// The answer is what comes behind them.
+/// A client that waits for leave to go on gets the server's.
 #[tokio::test]
-async fn interim_responses_are_not_the_answer() {
+async fn interim_responses_are_passed_on() {
     let mut client = Client::new().await;
-    let (response, mut up) = client.begin(post("/a").header("expect", "100-continue"));
+    let (mut response, mut up) = client.begin(post("/a").header("expect", "100-continue"));
     let mut server = client.server().await;
-    let (_, mut respond) = server.next().await;
-    for status in [100, 103, 103] {
-        respond.send_informational(Response::builder().status(status).body(()).unwrap()).unwrap();
+    let (request, mut respond) = server.next().await;
+    for status in [100, 103] {
+        let interim = Response::builder().status(status).header("link", "</style.css>").body(()).unwrap();
+        respond.send_informational(interim).unwrap();
+        let got = timeout(SOON, poll_fn(|cx| response.poll_informational(cx))).await.unwrap();
+        let got = got.unwrap().unwrap();
+        assert_eq!(
+            (got.status().as_u16(), &got.headers()["link"]),
+            (status, &"</style.css>".parse().unwrap())
+        );
     }
     up.send_data("all".into(), true).unwrap();
+    assert_eq!(whole(request.into_body()).await.unwrap().0, b"all");
     ok_bare(&mut respond);
     assert_eq!(answer(response).await.status(), 200);
     assert_eq!(client.log(), ["17-1 POST web/a 200 Forwarded"]);
+}
+
+/// A client that does not read them must not make them wait here without end.
+#[tokio::test]
+async fn so_many_interim_responses() {
+    let mut client = Client::new().await;
+    let interim = |status: u16| Response::builder().status(status).body(()).unwrap();
+    let (many, switched) = (client.ask(get("/many")), client.ask(get("/switched")));
+    let mut server = client.server().await;
+    let [(_, mut to_many), (_, mut to_switched)] = server.next_of(["/many", "/switched"]).await;
+    for _ in 0..17 {
+        to_many.send_informational(interim(102)).unwrap();
+    }
+    to_switched.send_informational(interim(101)).unwrap();
+    for (response, respond) in [(many, &mut to_many), (switched, &mut to_switched)] {
+        assert_eq!(answer(response).await.status(), 502);
+        let reason = timeout(SOON, poll_fn(|cx| respond.poll_reset(cx))).await.unwrap().unwrap();
+        assert_eq!(reason, Reason::CANCEL);
+    }
+    let mut log = client.log();
+    log.sort();
+    assert_eq!(log, ["17-1 GET web/many 502 Failed", "17-2 GET web/switched 502 Failed"]);
 }
 
 #[tokio::test]

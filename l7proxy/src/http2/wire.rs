@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::relay::Stream;
 
-/// When something last came or went, on either connection.
+/// When something last came or went, on either connection; or on one stream of both.
 #[derive(Clone, Debug)]
 pub(super) struct Pulse {
     begin: Instant,
@@ -35,9 +35,21 @@ impl Pulse {
         self.begin + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
 
-    fn beat(&self) {
+    /// Something comes or goes.
+    pub(super) fn beat(&self) {
         let now = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Waits until nothing has come or gone for so long.
+    pub(super) async fn stops(&self, timeout: Duration) {
+        loop {
+            let deadline = self.last() + timeout;
+            if Instant::now() >= deadline {
+                return;
+            }
+            sleep_until(deadline).await;
+        }
     }
 }
 

@@ -161,6 +161,21 @@ async fn what_is_no_request_is_refused() {
     }
 }
 
+/// Not even an answer: it would be none in the client's protocol.
+#[tokio::test]
+async fn what_is_another_protocol_ends() {
+    for text in ["INVALID CONNECTION PREFACE\r\n\r\n", "OPTIONS rtsp://web/ RTSP/1.0\r\n\r\n"] {
+        let mut rig = Rig::new().await;
+        rig.send(text).await;
+        let (rest, end, _) = rig.rest().await;
+        assert_eq!(
+            (rest.as_str(), end),
+            ("", End::Request(Broken::Head(HeadError::OtherProtocol))),
+            "{text:?}"
+        );
+    }
+}
+
 /// A body that turns out to be none, behind a head that the server has: neither end takes it for a whole.
 #[tokio::test]
 async fn a_body_that_is_none_ends_both_connections() {

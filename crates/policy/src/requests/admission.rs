@@ -113,10 +113,12 @@ impl RequestJudge {
     /// says that denials are only reported.
     #[must_use]
     pub fn new(enforced: &RequestTable, staged: Option<&RequestTable>, audit: bool, query: &Query) -> Self {
-        // Without rules about requests the packets were reported as they came.
-        let staged = staged.map(|table| Admission::new(table, query)).filter(|own| own.looks);
         let is_judged = enforced.iter().any(|(key, _)| key.direction == query.direction);
         let enforced = is_judged.then(|| Admission::new(enforced, query));
+        // Where nobody looks at requests the packets were reported as they came. Of those that the rules in force have
+        // looked into, the table for packets did not ask what the others would do.
+        let looks = enforced.as_ref().is_some_and(|own| own.looks);
+        let staged = staged.map(|table| Admission::new(table, query)).filter(|own| own.looks || looks);
         let is_final = enforced.as_ref().is_some_and(|own| own.by_admin);
         Self { staged: staged.filter(|_| !is_final), enforced, audit }
     }

@@ -321,6 +321,29 @@ fn administrators_requests_are_not_reported() {
     assert_eq!(judge.judge(&http, &()).0, Outcome::Allow);
 }
 
+/// A denial in audit mode of a peer whose requests the rules in force look into: nobody asked about the packets, so the
+/// requests that pass are reported.
+#[test]
+fn requests_of_peers_that_would_be_denied_are_reported() {
+    let mut scene = scene();
+    let ports = "toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{path: /a}]}}]";
+    scene.cnp("p", &format!("{{endpointSelector: {{}}, egress: [{{{ports}}}]}}"));
+    let staged = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, \
+        metadata: {name: q, namespace: shop, annotations: {sluice.dev/audit: 'true'}}, \
+        spec: {endpointSelector: {}, egressDeny: [{toEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': kube-system}}]}]}}";
+    scene.apply(staged);
+    let policy = scene.repository.resolve(scene.subject("shop/backend"));
+    let peer = scene.identity("kube-system/dns");
+    let query = Query { direction: Direction::Egress, peer, protocol: Protocol::Tcp, port: Some(80) };
+    let judge = RequestJudge::new(&policy.requests, Some(&policy.staged_requests), false, &query);
+    for (path, outcome) in [("/a", Outcome::Audit), ("/b", Outcome::Refuse)] {
+        let http = HttpRequest { method: "GET", path, authority: "a", headers: &[] };
+        let asked = Asked { request: &Request::Http(http), secrets: &() };
+        assert_eq!(policy.judge(&query, Some(asked)).0, outcome, "{path}");
+        assert_eq!(judge.judge(&http, &()).0, outcome, "{path}");
+    }
+}
+
 #[test]
 fn what_is_refused() {
     let many = |one: &str| vec![one; 26].join(", ");

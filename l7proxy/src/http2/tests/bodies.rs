@@ -188,3 +188,37 @@ async fn a_reset_behind_the_answer() {
     assert_eq!(reason, Reason::ENHANCE_YOUR_CALM);
     drop(request);
 }
+
+/// A client that sends on gets its answer behind what it sends, as servers do; if that is much, its stream is reset then.
+#[tokio::test]
+async fn what_a_refused_client_still_sends() {
+    let mut client = Client::new().await;
+    for length in [10, 60_000] {
+        let (response, mut up) = client.begin(post("/no"));
+        send_all(&mut up, vec![b'x'; length].into()).await;
+        up.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(answer(response).await.status(), 403);
+        // Both sides have ended it: nobody resets it.
+        drop(up);
+    }
+    let (response, mut up) = client.begin(post("/no"));
+    let much = send_all(&mut up, vec![b'x'; 100_000].into());
+    assert!(timeout(Duration::from_millis(500), much).await.is_err(), "a window is taken, and no more");
+    assert_eq!(answer(response).await.status(), 403);
+    let reason = timeout(SOON, poll_fn(|cx| up.poll_reset(cx))).await.unwrap().unwrap();
+    assert_eq!(reason, Reason::NO_ERROR);
+    drop(up);
+    assert_eq!(client.leave().await.0, End::Closed);
+}
+
+/// Who waits for leave to send the rest is told at once.
+#[tokio::test]
+async fn a_refused_client_that_waits() {
+    let mut client = Client::new().await;
+    let (first, _first_up) = client.begin(post("/no/first"));
+    let (second, _second_up) = client.begin(post("/no/second").header("expect", "100-continue"));
+    for response in [first, second] {
+        assert_eq!(answer(response).await.status(), 403);
+    }
+    assert_eq!(client.log(), ["17-2 POST web/no/second 403 Denied", "17-1 POST web/no/first 403 Denied"]);
+}

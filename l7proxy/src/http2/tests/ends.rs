@@ -110,6 +110,50 @@ async fn who_takes_too_long_is_not_waited_for() {
     assert_eq!((end, log), (End::IdleTimeout, wanted.map(str::to_owned).to_vec()));
 }
 
+/// A stream on which nothing comes or goes ends, also where others are lively.
+#[tokio::test]
+async fn a_stream_that_is_silent() {
+    let mut client = Client::with(quick(), Effects::new()).await;
+    let (asked, begun) = (client.ask(get("/asked")), client.ask(get("/begun")));
+    let (lively, mut up) = client.begin(post("/lively"));
+    let mut server = client.server().await;
+    let [(_, _asked), (_, mut begin), (request, mut respond)] =
+        server.next_of(["/asked", "/begun", "/lively"]).await;
+    let mut begun_by = ok(&mut begin);
+    let mut begun = answer(begun).await.into_body();
+    let mut body = request.into_body();
+    let lives = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            up.send_data("x".into(), false).unwrap();
+            assert_eq!(body.data().await.unwrap().unwrap(), "x");
+            body.flow_control().release_capacity(1).unwrap();
+        }
+    };
+    let silent = async {
+        assert_eq!(answer(asked).await.status(), 504);
+        let error = timeout(SOON, begun.data()).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR));
+        assert_eq!(poll_fn(|cx| begun_by.poll_reset(cx)).await.unwrap(), Reason::CANCEL);
+    };
+    tokio::select! {
+        () = lives => {}
+        () = silent => {}
+    }
+    up.send_data("end".into(), true).unwrap();
+    assert_eq!(body.data().await.unwrap().unwrap(), "end");
+    ok_bare(&mut respond);
+    assert_eq!(answer(lively).await.status(), 200);
+    let mut log = client.log();
+    log.sort();
+    let wanted = [
+        "17-1 GET web/asked 504 Failed",
+        "17-2 GET web/begun 200 Forwarded",
+        "17-3 POST web/lively 200 Forwarded",
+    ];
+    assert_eq!(log, wanted);
+}
+
 /// Its beginning is read by who does not know yet that it is HTTP/2.
 #[tokio::test]
 async fn a_preface_in_pieces() {

@@ -7,6 +7,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -87,6 +88,73 @@ async fn heads_that_are_none() {
         assert_eq!(rig.log(), Vec::<String>::new(), "{headers:?}");
         drop(rig.client);
         assert!(timeout(Duration::from_millis(1), rig.listener.accept()).await.is_err(), "{headers:?}");
+    }
+}
+
+/// What is sent in place of a target is answered as what it is.
+#[tokio::test]
+async fn targets_that_are_none() {
+    for path in ["a", "*", "a/../b", "http://web/a", "/\u{e9}"] {
+        let mut rig = greeted().await;
+        let head = block(&[GET[0], GET[1], (":path", path), GET[3]]);
+        rig.client.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)).await.unwrap();
+        let (kind, payload) = next_of(&mut rig.client, &[RST_STREAM, GOAWAY, HEADERS]).await;
+        // `:status: 400` stands in the table that everybody has; there is no 200 in it.
+        let is_refused = if kind == HEADERS { payload.first() == Some(&0x8c) } else { code(&payload) != 0 };
+        assert!(is_refused, "{path}: {kind} {payload:?}");
+        assert!(timeout(Duration::from_millis(1), rig.listener.accept()).await.is_err(), "{path}");
+    }
+}
+
+/// Compressed heads that say something else than they should, or much more than they seem to.
+#[tokio::test]
+async fn compression_that_is_none() {
+    let get = block(&GET);
+    // An entry of the connection's table that fills it, and an index that names it.
+    let entry = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e], [b'y'; 4_000].as_slice()].concat();
+    let cases = [
+        ("no index", [get.as_slice(), &[0x80]].concat()),
+        ("an index of nothing", [get.as_slice(), &[0xbe]].concat()),
+        ("an index without end", [get.as_slice(), &[0xff; 32]].concat()),
+        ("a table that is too large", [&[0x3f, 0xe1, 0xff, 0x03], get.as_slice()].concat()),
+        ("a table that changes late", [get.as_slice(), &[0x20]].concat()),
+        ("much in little", [get.as_slice(), &entry, &[0xbe; 8_000]].concat()),
+    ];
+    for (name, head) in cases {
+        let mut rig = greeted().await;
+        rig.client.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)).await.unwrap();
+        let (_, payload) = next_of(&mut rig.client, &[GOAWAY]).await;
+        let reason = Reason::from(u32::from_be_bytes(*payload[4..].first_chunk().unwrap()));
+        assert_ne!(reason, Reason::NO_ERROR, "{name}");
+        drop(rig.client);
+        assert_eq!(timeout(SOON, rig.end).await.unwrap().unwrap(), End::BrokenHttp2(reason), "{name}");
+        assert!(timeout(Duration::from_millis(1), rig.listener.accept()).await.is_err(), "{name}");
+    }
+}
+
+/// What no server should see of a target goes no further.
+#[tokio::test]
+async fn a_fragment_of_a_target() {
+    let mut rig = greeted().await;
+    let head = block(&[GET[0], GET[1], (":path", "/a?b#c"), GET[3]]);
+    rig.client.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)).await.unwrap();
+    let (stream, _) = timeout(SOON, rig.listener.accept()).await.unwrap().unwrap();
+    let (request, _respond) = Server::new(stream, h2::server::Builder::new()).next().await;
+    assert_eq!(request.uri(), "http://web/a?b");
+}
+
+/// Frames that must be answered are not read on as long as nobody takes the answers.
+#[tokio::test]
+async fn floods_of_what_must_be_answered() {
+    for (name, asks) in [("PING", frame(PING, 0, 0, &[0; 8])), ("SETTINGS", frame(SETTINGS, 0, 0, &[]))] {
+        let Rig { client, end, .. } = greeted().await;
+        let (flood, mut sent) = (asks.repeat(10_000), 0);
+        let (_from, mut to) = client.into_split();
+        while let Ok(Ok(())) = timeout(Duration::from_millis(500), to.write_all(&flood)).await {
+            sent += flood.len();
+            assert!(sent < 256 << 20, "{name}: nothing stops it");
+        }
+        end.abort();
     }
 }
 
