@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// How many connections one endpoint may have open here.
     #[arg(long, env = "SLUICE_CONNECTIONS_PER_ENDPOINT", default_value_t = 16_384)]
     pub connections_per_endpoint: usize,
+    /// Seconds that a proxy which has handed over to another one gives its connections to come to their end.
+    #[arg(long, env = "SLUICE_DRAIN_TIME", default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub drain_time: u64,
     /// What is logged, as the agent's `--log`.
     #[arg(long, env = "SLUICE_LOG", default_value = "info")]
     pub log: String,

@@ -10,6 +10,8 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/sluice";
 pub const DELETE_QUEUE_DIR: &str = "delete-queue";
 /// Below the state directory: locked by the proxy for HTTP while it runs, and holds its process id.
 pub const L7_PROXY_LOCK: &str = "proxy/l7proxy.lock";
+/// Below the state directory: the socket at which that proxy hands over to the next one.
+pub const L7_PROXY_HANDOVER: &str = "proxy/handover.sock";
 /// The port on the loopback at which that proxy listens unless told otherwise.
 pub const L7_PROXY_PORT: u16 = 15_001;
 /// Where bpffs is expected or mounted; pins stand below it in `ebpf_common::PIN_SUBDIR`.

@@ -31,6 +31,17 @@ impl Stream for TcpStream {
     }
 }
 
+/// A stream that is somebody else's, who has it back afterwards.
+impl<S: Stream> Stream for &mut S {
+    fn abort(&mut self) {
+        S::abort(self);
+    }
+
+    fn hurry(&mut self) {
+        S::hurry(self);
+    }
+}
+
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
 
