@@ -16,6 +16,7 @@ use sluice_types::{Direction, Protocol, RuleId};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+use crate::budget::Weight;
 use crate::records::Records;
 use crate::rules::{Loaded, RulesDirectory};
 
@@ -156,9 +157,16 @@ impl Host for Flow {
             (Outcome::Forwarded, Verdict::Audit) => FlowVerdict::Audit,
             (Outcome::Forwarded, _) => FlowVerdict::Forwarded,
         };
+        let weight = if verdict == FlowVerdict::Forwarded { Weight::Common } else { Weight::Telling };
+        self.shared.records.send(weight, || self.proxy_record(record, verdict));
+    }
+}
+
+impl Flow {
+    fn proxy_record(&self, record: Record<'_, Note>, verdict: FlowVerdict) -> ProxyRecord {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (source_identity, destination_identity) = self.facts.identities();
-        self.shared.records.send(ProxyRecord {
+        ProxyRecord {
             time_unix_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
             verdict,
             direction: self.facts.direction,
@@ -179,6 +187,6 @@ impl Host for Flow {
                 status: record.status,
                 latency_ns: u64::try_from(record.latency.as_nanos()).unwrap_or(u64::MAX),
             },
-        });
+        }
     }
 }

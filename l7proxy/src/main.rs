@@ -4,6 +4,7 @@
 //! when the agent is gone. Without rules nothing passes.
 
 mod args;
+mod budget;
 mod door;
 mod flow;
 mod handover;
@@ -72,7 +73,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let begin = Begin::find(&places)?;
     let changes = watch::start(&rules).with_context(|| format!("watch {}", rules.display()))?;
     let view = ProxyView::open(&args.pins).context("open the datapath's maps; has the agent run?")?;
-    let (records, rest) = Records::start(args.socket.clone())?;
+    let (records, rest) = Records::start(args.socket.clone(), args.records_per_second)?;
     let shared = Shared {
         view,
         rules: RulesDirectory::new(rules),

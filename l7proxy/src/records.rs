@@ -1,5 +1,5 @@
 //! Records of requests on their way to the agent. Nobody waits for them: what the agent does not take in time is lost,
-//! and counted.
+//! and counted, and so is what is more than the agent is to be bothered with.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use sluice_client::{Client, path};
 use sluice_flow::ProxyRecord;
+use tokio::time::Instant;
+
+use crate::budget::{Budget, Weight};
 
 /// How many records wait.
 const WAITING_MAX: usize = 8_192;
@@ -28,6 +31,8 @@ const REST: Duration = Duration::from_millis(500);
 pub(crate) struct Records {
     sender: SyncSender<ProxyRecord>,
     lost: Arc<AtomicU32>,
+    budget: Arc<Budget>,
+    begin: Instant,
 }
 
 impl Records {
@@ -35,7 +40,7 @@ impl Records {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(socket: PathBuf) -> io::Result<(Self, Rest)> {
+    pub(crate) fn start(socket: PathBuf, per_second: u32) -> io::Result<(Self, Rest)> {
         let (sender, receiver) = sync_channel(WAITING_MAX);
         let (done, rest) = sync_channel(1);
         let lost = Arc::new(AtomicU32::new(0));
@@ -45,12 +50,15 @@ impl Records {
             bring(&receiver, &client, &own);
             drop(done);
         })?;
-        Ok((Self { sender, lost }, Rest(rest)))
+        let budget = Arc::new(Budget::new(per_second));
+        Ok((Self { sender, lost, budget, begin: Instant::now() }, Rest(rest)))
     }
 
-    /// Sends a record if there is room.
-    pub(crate) fn send(&self, record: ProxyRecord) {
-        if self.sender.try_send(record).is_err() {
+    /// Sends a record if there is room for one that says so much.
+    pub(crate) fn send(&self, weight: Weight, record: impl FnOnce() -> ProxyRecord) {
+        let now_ns = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let is_sent = self.budget.take(now_ns, weight) && self.sender.try_send(record()).is_ok();
+        if !is_sent {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -83,5 +91,102 @@ fn bring(receiver: &Receiver<ProxyRecord>, client: &Client, lost: &AtomicU32) {
             let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
             lost.fetch_add(missing.saturating_add(count), Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use sluice_flow::{FlowVerdict, HttpRecord};
+    use sluice_types::{Direction, EndpointId, Identity, RuleId};
+
+    use super::*;
+
+    fn record(verdict: FlowVerdict) -> ProxyRecord {
+        ProxyRecord {
+            time_unix_ns: 1,
+            verdict,
+            direction: Direction::Ingress,
+            endpoint: EndpointId::new(7).unwrap(),
+            source: "10.0.0.8:40000".parse().unwrap(),
+            source_identity: Identity::new(300),
+            destination: "10.0.0.7:80".parse().unwrap(),
+            destination_identity: Identity::new(301),
+            rule: RuleId(1),
+            part: None,
+            revision: 3,
+            lost: 0,
+            http: HttpRecord {
+                flow: "1-1".to_owned(),
+                method: "GET".to_owned(),
+                path: "/a".to_owned(),
+                authority: "web".to_owned(),
+                status: None,
+                latency_ns: 2,
+            },
+        }
+    }
+
+    /// An agent that takes one batch.
+    fn take(listener: &UnixListener) -> Vec<ProxyRecord> {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nnull").unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// A flood of good requests leaves room for the one that was denied, and what is missing is counted.
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (records, rest) = Records::start(socket, 100).unwrap();
+        for _ in 0..1_000 {
+            records.send(Weight::Common, || record(FlowVerdict::Forwarded));
+        }
+        records.send(Weight::Telling, || record(FlowVerdict::Dropped));
+        drop(records);
+        let batch = take(&listener);
+        rest.wait();
+        let denied = batch.iter().filter(|record| record.verdict == FlowVerdict::Dropped).count();
+        let lost: u32 = batch.iter().map(|record| record.lost).sum();
+        assert_eq!((denied, usize::try_from(lost).unwrap() + batch.len()), (1, 1_001));
+        // Half of the rate at once, and some for the time that this took.
+        assert!((51..500).contains(&batch.len()), "{}", batch.len());
+    }
+
+    #[test]
+    fn what_the_agent_does_not_take_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent.sock");
+        let (records, rest) = Records::start(socket.clone(), 100).unwrap();
+        records.send(Weight::Telling, || record(FlowVerdict::Dropped));
+        // Nobody listens.
+        while records.lost.load(Ordering::Relaxed) == 0 {
+            std::thread::sleep(WAIT);
+        }
+        let listener = UnixListener::bind(&socket).unwrap();
+        records.send(Weight::Telling, || record(FlowVerdict::Dropped));
+        drop(records);
+        let batch = take(&listener);
+        rest.wait();
+        assert_eq!((batch.len(), batch.first().map(|record| record.lost)), (1, Some(1)));
     }
 }
