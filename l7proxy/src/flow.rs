@@ -17,6 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use crate::budget::Weight;
+use crate::metrics::Metrics;
 use crate::records::Records;
 use crate::rules::{Loaded, RulesDirectory};
 
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) view: ProxyView,
     pub(crate) rules: RulesDirectory,
     pub(crate) records: Records,
+    pub(crate) metrics: Arc<Metrics>,
     /// Networks in which clients keep their address towards the server: nobody translates it on the way.
     pub(crate) pod_networks: Vec<ipnet::IpNet>,
     /// Whether who is denied is told which policies closed the way.
@@ -157,6 +159,10 @@ impl Host for Flow {
             (Outcome::Forwarded, Verdict::Audit) => FlowVerdict::Audit,
             (Outcome::Forwarded, _) => FlowVerdict::Forwarded,
         };
+        // Of a tunnel that is closed later, the request was counted when it passed.
+        if record.outcome != Outcome::Revoked {
+            self.shared.metrics.request(self.facts.direction, verdict, record.status, record.latency);
+        }
         let weight = if verdict == FlowVerdict::Forwarded { Weight::Common } else { Weight::Telling };
         self.shared.records.send(weight, || self.proxy_record(record, verdict));
     }

@@ -31,11 +31,16 @@ const STEP: Duration = Duration::from_millis(20);
 pub(crate) struct Places {
     lock: PathBuf,
     pub(crate) handover: PathBuf,
+    pub(crate) metrics: PathBuf,
 }
 
 impl Places {
     pub(crate) fn below(state_dir: &Path) -> Self {
-        Self { lock: state_dir.join(path::L7_PROXY_LOCK), handover: state_dir.join(path::L7_PROXY_HANDOVER) }
+        Self {
+            lock: state_dir.join(path::L7_PROXY_LOCK),
+            handover: state_dir.join(path::L7_PROXY_HANDOVER),
+            metrics: state_dir.join(path::L7_PROXY_METRICS),
+        }
     }
 }
 

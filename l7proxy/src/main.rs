@@ -10,6 +10,7 @@ mod flow;
 mod handover;
 mod life;
 mod lock;
+mod metrics;
 mod records;
 mod rules;
 mod serve;
@@ -35,6 +36,7 @@ use crate::args::{Args, DenyBody};
 use crate::door::Door;
 use crate::flow::Shared;
 use crate::life::{Begin, Generation, Places};
+use crate::metrics::Metrics;
 use crate::records::Records;
 use crate::rules::RulesDirectory;
 use crate::serve::Server;
@@ -73,18 +75,23 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let begin = Begin::find(&places)?;
     let changes = watch::start(&rules).with_context(|| format!("watch {}", rules.display()))?;
     let view = ProxyView::open(&args.pins).context("open the datapath's maps; has the agent run?")?;
-    let (records, rest) = Records::start(args.socket.clone(), args.records_per_second)?;
+    let metrics = Arc::new(Metrics::new());
+    let (records, rest) = Records::start(args.socket.clone(), args.records_per_second, Arc::clone(&metrics))?;
     let shared = Shared {
         view,
         rules: RulesDirectory::new(rules),
         records,
+        metrics: Arc::clone(&metrics),
         pod_networks: args.pod_networks.clone(),
         names_policies: args.deny_body == DenyBody::Json,
     };
     let door = Door::make(&places.handover).context("make the socket for the next proxy")?;
+    let metrics_door = Door::make(&places.metrics).context("make the socket for metrics")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let claim = begin.claim(args.port)?;
     let door = door.open().context("put the socket for the next proxy into its place")?;
+    metrics.began_after(claim.account.handovers);
+    metrics::serve(metrics_door.open().context("put the socket for metrics into its place")?, metrics)?;
     let (leaving, carried) = (tokio::sync::watch::Sender::new(()), mpsc::channel(1));
     let server = Server {
         shared: Arc::new(shared),

@@ -14,6 +14,7 @@ use sluice_flow::ProxyRecord;
 use tokio::time::Instant;
 
 use crate::budget::{Budget, Weight};
+use crate::metrics::{Fate, Metrics};
 
 /// How many records wait.
 const WAITING_MAX: usize = 8_192;
@@ -32,6 +33,7 @@ pub(crate) struct Records {
     sender: SyncSender<ProxyRecord>,
     lost: Arc<AtomicU32>,
     budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
     begin: Instant,
 }
 
@@ -40,27 +42,32 @@ impl Records {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(socket: PathBuf, per_second: u32) -> io::Result<(Self, Rest)> {
+    pub(crate) fn start(socket: PathBuf, per_second: u32, metrics: Arc<Metrics>) -> io::Result<(Self, Rest)> {
         let (sender, receiver) = sync_channel(WAITING_MAX);
         let (done, rest) = sync_channel(1);
         let lost = Arc::new(AtomicU32::new(0));
-        let own = Arc::clone(&lost);
+        let (own, counts) = (Arc::clone(&lost), Arc::clone(&metrics));
         let client = Client::new(socket, TIMEOUT);
         std::thread::Builder::new().name("sluice-records".to_owned()).spawn(move || {
-            bring(&receiver, &client, &own);
+            bring(&receiver, &client, &own, &counts);
             drop(done);
         })?;
         let budget = Arc::new(Budget::new(per_second));
-        Ok((Self { sender, lost, budget, begin: Instant::now() }, Rest(rest)))
+        Ok((Self { sender, lost, budget, metrics, begin: Instant::now() }, Rest(rest)))
     }
 
     /// Sends a record if there is room for one that says so much.
     pub(crate) fn send(&self, weight: Weight, record: impl FnOnce() -> ProxyRecord) {
         let now_ns = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let is_sent = self.budget.take(now_ns, weight) && self.sender.try_send(record()).is_ok();
-        if !is_sent {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        let fate = if !self.budget.take(now_ns, weight) {
+            Fate::OverRate
+        } else if self.sender.try_send(record()).is_err() {
+            Fate::QueueFull
+        } else {
+            return;
+        };
+        self.metrics.records(fate, 1);
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -77,7 +84,7 @@ impl Rest {
     }
 }
 
-fn bring(receiver: &Receiver<ProxyRecord>, client: &Client, lost: &AtomicU32) {
+fn bring(receiver: &Receiver<ProxyRecord>, client: &Client, lost: &AtomicU32, metrics: &Metrics) {
     while let Ok(first) = receiver.recv() {
         std::thread::sleep(WAIT);
         let mut batch = vec![first];
@@ -86,10 +93,14 @@ fn bring(receiver: &Receiver<ProxyRecord>, client: &Client, lost: &AtomicU32) {
         if let Some(first) = batch.first_mut() {
             first.lost = missing;
         }
-        if let Err(error) = client.send::<_, ()>("POST", path::PROXY_RECORDS, &batch) {
-            tracing::debug!(%error, records = batch.len(), "the agent takes no records");
-            let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            lost.fetch_add(missing.saturating_add(count), Ordering::Relaxed);
+        match client.send::<_, ()>("POST", path::PROXY_RECORDS, &batch) {
+            Ok(()) => metrics.records(Fate::Sent, batch.len()),
+            Err(error) => {
+                tracing::debug!(%error, records = batch.len(), "the agent takes no records");
+                metrics.records(Fate::NotTaken, batch.len());
+                let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+                lost.fetch_add(missing.saturating_add(count), Ordering::Relaxed);
+            }
         }
     }
 }
@@ -157,7 +168,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let (records, rest) = Records::start(socket, 100).unwrap();
+        let (records, rest) = Records::start(socket, 100, Arc::new(Metrics::new())).unwrap();
         for _ in 0..1_000 {
             records.send(Weight::Common, || record(FlowVerdict::Forwarded));
         }
@@ -176,7 +187,7 @@ mod tests {
     fn what_the_agent_does_not_take_is_counted() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent.sock");
-        let (records, rest) = Records::start(socket.clone(), 100).unwrap();
+        let (records, rest) = Records::start(socket.clone(), 100, Arc::new(Metrics::new())).unwrap();
         records.send(Weight::Telling, || record(FlowVerdict::Dropped));
         // Nobody listens.
         while records.lost.load(Ordering::Relaxed) == 0 {

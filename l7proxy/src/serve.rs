@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::flow::{Flow, Shared};
+use crate::metrics::Limit;
 
 /// How long nothing is accepted after the kernel refused, as it does when there are too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -66,9 +67,11 @@ impl Server {
         };
         if !self.enter(facts.endpoint) {
             tracing::warn!(endpoint = %facts.endpoint, "too many connections, one is refused");
+            self.shared.metrics.reached(Limit::Connections);
             stream.abort();
             return;
         }
+        let is_open = self.shared.metrics.connection();
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);
         let signals = self.signals.clone();
         let flow = Flow::new(Arc::clone(&self.shared), facts, client, destination, signals.changes.clone());
@@ -78,6 +81,8 @@ impl Server {
             tracing::debug!(%error, "the client's port stays in use for a while");
         }
         self.leave(facts.endpoint);
+        drop(is_open);
+        self.shared.metrics.ended(end);
         if end != End::Closed {
             tracing::debug!(flow = format!("{id:x}"), endpoint = %facts.endpoint, %end, "connection ended");
         }
