@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use rustix::thread::LinkNameSpaceType;
 use serde::Deserialize;
 use serde_json::Value;
@@ -135,24 +135,37 @@ impl Agent {
         Ok(())
     }
 
-    /// Ends the proxy that the agent started, which outlives it.
-    fn end_proxy(&self) {
-        // The number may be another process's by now.
-        let is_ours = |pid: rustix::process::Pid| {
-            let command = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
-            let own = self.state_dir().display().to_string();
-            command.is_ok_and(|command| String::from_utf8_lossy(&command).contains(&own))
-        };
-        if let Some(pid) = self.proxy_pid().filter(|pid| is_ours(*pid)) {
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    /// Ends the proxies that the agent started, which outlive it.
+    fn end_proxies(&self) {
+        for pid in self.proxies() {
+            let _gone = rustix::process::kill_process(pid, Signal::KILL);
         }
+    }
+
+    /// All processes that are, or were, the proxy of this node.
+    #[must_use]
+    pub fn proxies(&self) -> Vec<Pid> {
+        let state_dir = format!("--state-dir={}", self.state_dir().display());
+        let is_ours = |pid: &Pid| {
+            let command = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+            command
+                .is_ok_and(|command| command.split(|byte| *byte == 0).any(|own| own == state_dir.as_bytes()))
+        };
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.filter_map(Pid::from_raw).filter(is_ours).collect()
+    }
+
+    /// Another flag, from the next start on.
+    pub fn add_flag(&mut self, flag: &str) {
+        self.flags.flags.push(flag.to_owned());
     }
 
     /// The number of the proxy's process, if one has begun.
     #[must_use]
-    pub fn proxy_pid(&self) -> Option<rustix::process::Pid> {
+    pub fn proxy_pid(&self) -> Option<Pid> {
         let text = std::fs::read_to_string(self.state_dir().join("proxy/l7proxy.lock")).ok()?;
-        rustix::process::Pid::from_raw(text.trim().parse().ok()?)
+        Pid::from_raw(text.trim().parse().ok()?)
     }
 
     /// The number of the process, 0 if none runs.
@@ -217,7 +230,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         let _gone = self.kill();
-        self.end_proxy();
+        self.end_proxies();
     }
 }
 

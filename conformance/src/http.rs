@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::netns::Netns;
 
@@ -17,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const STEP: Duration = Duration::from_millis(5);
 
 /// Servers at some addresses and ports. Each answers every request with 200, and with the address that it sees and the
-/// request line as the body; what it gets after an upgrade it sends back. They end when dropped.
+/// request line as the body; what it gets after an upgrade it sends back. Where the path ends with `?wait=N` the answer
+/// takes N milliseconds. They end when dropped.
 #[derive(Debug)]
 pub struct HttpServer {
     requests: Arc<AtomicUsize>,
@@ -96,10 +98,18 @@ fn serve(stream: TcpStream, peer: SocketAddr, requests: &AtomicUsize) -> Option<
             std::io::copy(&mut reader, &mut writer).ok()?;
             return None;
         }
+        if let Some(wait) = wait(line) {
+            std::thread::sleep(wait);
+        }
         let body = format!("{} {line}", peer.ip());
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         writer.write_all(answer.as_bytes()).ok()?;
     }
+}
+
+fn wait(line: &str) -> Option<Duration> {
+    let wait = line.split(' ').nth(1)?.split_once("?wait=")?.1;
+    wait.parse().ok().map(Duration::from_millis)
 }
 
 /// The lines of a head, without the empty one at its end.
@@ -128,6 +138,14 @@ pub struct HttpAnswer {
     pub body: String,
 }
 
+impl HttpAnswer {
+    /// Whether the server says that nothing more can be asked on the connection.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.fields.iter().any(|field| field.eq_ignore_ascii_case("connection: close"))
+    }
+}
+
 /// A connection to a server.
 #[derive(Debug)]
 pub struct HttpClient {
@@ -142,9 +160,38 @@ impl HttpClient {
     /// # Errors
     /// It does not come to be in time.
     pub fn connect(netns: &Netns, server: SocketAddr) -> Result<Self> {
+        netns.run(|| Self::connect_here(server))
+    }
+
+    /// Connects from the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// It does not come to be in time.
+    pub fn connect_here(server: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&server, PATIENCE)
+            .with_context(|| format!("connecting to {server}"))?;
+        Self::over(stream, server)
+    }
+
+    /// Connects from the namespace, and from an address and port of its own.
+    ///
+    /// # Errors
+    /// The port is taken, or it does not come to be in time.
+    pub fn connect_as(netns: &Netns, own: SocketAddr, server: SocketAddr) -> Result<Self> {
+        let family = if own.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let stream = netns.run(|| {
-            TcpStream::connect_timeout(&server, PATIENCE).with_context(|| format!("connecting to {server}"))
+            let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+            rustix::net::bind(&socket, &own).with_context(|| format!("binding to {own}"))?;
+            rustix::net::connect(&socket, &server).with_context(|| format!("connecting to {server}"))?;
+            Ok(TcpStream::from(socket))
         })?;
+        Self::over(stream, server)
+    }
+
+    fn over(stream: TcpStream, server: SocketAddr) -> Result<Self> {
+        stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { writer: stream.try_clone()?, reader: BufReader::new(stream), server })
     }

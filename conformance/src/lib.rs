@@ -11,6 +11,7 @@ pub mod clock;
 pub mod echo;
 pub mod http;
 pub mod link;
+pub mod load;
 pub mod netns;
 pub mod node;
 pub mod policy_test;

@@ -45,6 +45,9 @@ pub struct NodeConfig {
     /// With the proxy for HTTP rules.
     #[serde(default)]
     pub l7: bool,
+    /// Another place of that proxy's program than beside the others.
+    #[serde(skip)]
+    pub l7_program: Option<PathBuf>,
     /// The MTU of the cable between node and world, if it is not that of the pods.
     #[serde(default)]
     pub uplink_mtu: Option<u16>,
@@ -78,7 +81,8 @@ impl NodeConfig {
             flags.push("--audit".to_owned());
         }
         if self.l7 {
-            flags.extend(["--l7-proxy".to_owned(), binary("sluice-l7proxy")?.display().to_string()]);
+            let program = self.l7_program.clone().map_or_else(|| binary("sluice-l7proxy"), Ok)?;
+            flags.extend(["--l7-proxy".to_owned(), program.display().to_string()]);
         }
         Ok(flags)
     }

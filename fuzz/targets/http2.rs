@@ -3,8 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluice_fuzz::{Open, Pipe};
-use sluice_l7proxy::relay::{Settings, relay};
+use sluice_l7proxy::relay::{Settings, Signals, relay};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
@@ -21,8 +22,9 @@ fuzz_target!(|bytes: &[u8]| {
         let taken = tokio::spawn(async move {
             tokio::io::copy(&mut other, &mut tokio::io::sink()).await.ok();
         });
-        let (_changes, seen) = tokio::sync::watch::channel(0);
-        relay(Pipe(own), &Open { answer: &answer }, &Settings::default(), seen, 1).await;
+        let (changes, leaving) = (watch::Sender::new(0), watch::Sender::new(()));
+        let signals = Signals { changes: changes.subscribe(), leaving: leaving.subscribe() };
+        relay(Pipe(own), &Open { answer: &answer }, &Settings::default(), signals, 1).await;
         taken.abort();
     });
 });

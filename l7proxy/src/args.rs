@@ -39,6 +39,12 @@ pub(crate) struct Args {
     /// How many connections one endpoint may have open here.
     #[arg(long, env = "SLUICE_CONNECTIONS_PER_ENDPOINT", default_value_t = 16_384)]
     pub connections_per_endpoint: usize,
+    /// How many records of requests go to the agent in a second; those of requests that passed first give way to others.
+    #[arg(long, env = "SLUICE_RECORDS_PER_SECOND", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub records_per_second: u32,
+    /// Seconds that a proxy which has handed over to another one gives its connections to come to their end.
+    #[arg(long, env = "SLUICE_DRAIN_TIME", default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub drain_time: u64,
     /// What is logged, as the agent's `--log`.
     #[arg(long, env = "SLUICE_LOG", default_value = "info")]
     pub log: String,

@@ -16,6 +16,8 @@ use sluice_types::{Direction, Protocol, RuleId};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+use crate::budget::Weight;
+use crate::metrics::Metrics;
 use crate::records::Records;
 use crate::rules::{Loaded, RulesDirectory};
 
@@ -25,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) view: ProxyView,
     pub(crate) rules: RulesDirectory,
     pub(crate) records: Records,
+    pub(crate) metrics: Arc<Metrics>,
     /// Networks in which clients keep their address towards the server: nobody translates it on the way.
     pub(crate) pod_networks: Vec<ipnet::IpNet>,
     /// Whether who is denied is told which policies closed the way.
@@ -156,9 +159,20 @@ impl Host for Flow {
             (Outcome::Forwarded, Verdict::Audit) => FlowVerdict::Audit,
             (Outcome::Forwarded, _) => FlowVerdict::Forwarded,
         };
+        // Of a tunnel that is closed later, the request was counted when it passed.
+        if record.outcome != Outcome::Revoked {
+            self.shared.metrics.request(self.facts.direction, verdict, record.status, record.latency);
+        }
+        let weight = if verdict == FlowVerdict::Forwarded { Weight::Common } else { Weight::Telling };
+        self.shared.records.send(weight, || self.proxy_record(record, verdict));
+    }
+}
+
+impl Flow {
+    fn proxy_record(&self, record: Record<'_, Note>, verdict: FlowVerdict) -> ProxyRecord {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let (source_identity, destination_identity) = self.facts.identities();
-        self.shared.records.send(ProxyRecord {
+        ProxyRecord {
             time_unix_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
             verdict,
             direction: self.facts.direction,
@@ -179,6 +193,6 @@ impl Host for Flow {
                 status: record.status,
                 latency_ns: u64::try_from(record.latency.as_nanos()).unwrap_or(u64::MAX),
             },
-        });
+        }
     }
 }

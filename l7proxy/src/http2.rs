@@ -20,9 +20,8 @@ mod wire;
 
 use bytes::BytesMut;
 use h2::{client, server};
-use tokio::sync::watch;
 
-use crate::relay::{End, Host, Settings, Stream};
+use crate::relay::{End, Host, Settings, Signals, Stream};
 
 /// What the connections of HTTP/2 may take, beside what [`Settings`] says of all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,18 +113,17 @@ impl Http2Settings {
 
 /// Carries one connection to its end, of which `already_read` came so far: the client's preface, and what followed it.
 ///
-/// `id` is the first half of the flows' ids; `changes` ticks when the rules change. From here on the client has
-/// [`Settings::head_timeout`] for its first request. Later ones are bounded by [`Settings::idle_timeout`] alone, which
-/// holds for the connection, and for each stream.
+/// `id` is the first half of the flows' ids. From here on the client has [`Settings::head_timeout`] for its first request.
+/// Later ones are bounded by [`Settings::idle_timeout`] alone, which holds for the connection, and for each stream.
 pub async fn relay<C: Stream, H: Host>(
     client: C,
     already_read: BytesMut,
     host: &H,
     settings: &Settings,
-    changes: watch::Receiver<u64>,
+    signals: Signals,
     id: u64,
 ) -> End {
-    connection::run(client, already_read, host, settings, changes, id).await
+    connection::run(client, already_read, host, settings, signals, id).await
 }
 
 #[cfg(test)]

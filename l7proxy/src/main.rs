@@ -4,32 +4,45 @@
 //! when the agent is gone. Without rules nothing passes.
 
 mod args;
+mod budget;
+mod door;
 mod flow;
+mod handover;
+mod life;
+mod lock;
+mod metrics;
 mod records;
 mod rules;
 mod serve;
 mod watch;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use rustix::fs::FlockOperation;
-use sluice_ebpf_loader::proxy::ProxyView;
+use sluice_ebpf_loader::proxy::{ProxyView, TimeWaits};
+use sluice_l7proxy::relay::Signals;
 use sluice_types::ProxyPort;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, DenyBody};
+use crate::door::Door;
 use crate::flow::Shared;
+use crate::life::{Begin, Generation, Places};
+use crate::metrics::Metrics;
 use crate::records::Records;
 use crate::rules::RulesDirectory;
 use crate::serve::Server;
+
+/// How long connections that are cut may take to notice.
+const SHUTDOWN: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -58,57 +71,50 @@ fn run(args: &Args) -> anyhow::Result<()> {
     raise_file_limit();
     let rules = args.state_dir.join(sluice_proxy_rules::DIRECTORY);
     fs::create_dir_all(&rules).with_context(|| format!("make {}", rules.display()))?;
-    let _lock = lock(args)?;
+    let places = Places::below(&args.state_dir);
+    let begin = Begin::find(&places)?;
     let changes = watch::start(&rules).with_context(|| format!("watch {}", rules.display()))?;
     let view = ProxyView::open(&args.pins).context("open the datapath's maps; has the agent run?")?;
+    let metrics = Arc::new(Metrics::new());
+    let (records, rest) = Records::start(args.socket.clone(), args.records_per_second, Arc::clone(&metrics))?;
     let shared = Shared {
         view,
         rules: RulesDirectory::new(rules),
-        records: Records::start(args.socket.clone())?,
+        records,
+        metrics: Arc::clone(&metrics),
         pod_networks: args.pod_networks.clone(),
         names_policies: args.deny_body == DenyBody::Json,
     };
-    let server = Arc::new(Server {
+    let door = Door::make(&places.handover).context("make the socket for the next proxy")?;
+    let metrics_door = Door::make(&places.metrics).context("make the socket for metrics")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let claim = begin.claim(args.port)?;
+    let door = door.open().context("put the socket for the next proxy into its place")?;
+    metrics.began_after(claim.account.handovers);
+    metrics::serve(metrics_door.open().context("put the socket for metrics into its place")?, metrics)?;
+    let (leaving, carried) = (tokio::sync::watch::Sender::new(()), mpsc::channel(1));
+    let server = Server {
         shared: Arc::new(shared),
         port: ProxyPort(args.port),
         settings: args.settings(),
         connections_max: args.connections_per_endpoint,
-        changes,
-        numbers: AtomicU64::new(first_number()),
+        signals: Signals { changes, leaving: leaving.subscribe() },
+        time_waits: TimeWaits::open().context("reach the kernel's table of sockets")?,
+        numbers: AtomicU64::new(claim.account.numbers),
         open: Mutex::new(HashMap::new()),
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        carried: carried.0,
+    };
+    let drain_time = Duration::from_secs(args.drain_time);
     runtime.block_on(async {
-        let listeners = serve::listen(args.port).with_context(|| format!("listen on port {}", args.port))?;
-        for listener in listeners {
-            tokio::spawn(Arc::clone(&server).accept(listener));
-        }
+        let reins = (leaving, carried.1);
+        let generation = Generation::new(Arc::new(server), claim, door, reins, drain_time)?;
         tracing::info!(port = args.port, "ready");
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        Ok(())
-    })
-}
-
-/// One proxy at a time: the lock ends with the process.
-fn lock(args: &Args) -> anyhow::Result<File> {
-    let path = args.state_dir.join(sluice_client::path::L7_PROXY_LOCK);
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("open {}", path.display()))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another proxy has {}", path.display()))?;
-    file.set_len(0)?;
-    std::io::Write::write_all(&mut &file, format!("{}\n", std::process::id()).as_bytes())?;
-    Ok(file)
-}
-
-/// Flows of several lives of the proxy must not share ids.
-fn first_number() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    now.unwrap_or_default().as_secs() << 24
+        generation.run().await;
+        anyhow::Ok(())
+    })?;
+    runtime.shutdown_timeout(SHUTDOWN);
+    rest.wait();
+    Ok(())
 }
 
 /// Each connection is two files.

@@ -74,6 +74,15 @@ pub trait Host: Sync {
     fn record(&self, record: Record<'_, Self::Note>);
 }
 
+/// What a connection is told while it goes on.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Ticks when the rules change.
+    pub changes: watch::Receiver<u64>,
+    /// Ticks once, when connections are to end: each as soon as its client knows, and begins nothing new on it.
+    pub leaving: watch::Receiver<()>,
+}
+
 /// What becomes of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Judgement {
@@ -176,15 +185,15 @@ impl End {
 
 /// Carries one connection to its end, in HTTP/1, or in HTTP/2 if the client begins with its preface.
 ///
-/// `id` is the first half of the flows' ids; `changes` ticks when the rules change.
+/// `id` is the first half of the flows' ids.
 pub async fn relay<C: Stream, H: Host>(
     client: C,
     host: &H,
     settings: &Settings,
-    changes: watch::Receiver<u64>,
+    signals: Signals,
     id: u64,
 ) -> End {
-    Connection::new(client, host, settings, changes, id).run().await
+    Connection::new(client, host, settings, signals, id).run().await
 }
 
 #[cfg(test)]

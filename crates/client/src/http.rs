@@ -46,6 +46,15 @@ impl Client {
         self.call("GET", path, None)
     }
 
+    /// `GET path`, the answer as it is.
+    ///
+    /// # Errors
+    /// [`ClientError`]: unreachable, refused, or no text.
+    pub fn text(&self, path: &str) -> Result<String, ClientError> {
+        let body = self.body("GET", path, None)?;
+        String::from_utf8(body).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
     /// `method path` with `body` as JSON, the answer decoded from JSON.
     ///
     /// # Errors
@@ -90,10 +99,15 @@ impl Client {
         path: &str,
         body: Option<&[u8]>,
     ) -> Result<T, ClientError> {
+        let body = self.body(method, path, body)?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Protocol(error.to_string()))
+    }
+
+    fn body(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>, ClientError> {
         let mut answer = self.request(method, path, body)?;
         let body = read_all(&mut answer.body)?;
         check(answer.status, &body)?;
-        serde_json::from_slice(&body).map_err(|error| ClientError::Protocol(error.to_string()))
+        Ok(body)
     }
 
     fn request(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer, ClientError> {

@@ -4,6 +4,7 @@
 //! and (the types) the agent itself. Knows no policy and no maps.
 
 mod error;
+pub mod exposition;
 mod http;
 pub mod model;
 pub mod path;

@@ -10,6 +10,10 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/sluice";
 pub const DELETE_QUEUE_DIR: &str = "delete-queue";
 /// Below the state directory: locked by the proxy for HTTP while it runs, and holds its process id.
 pub const L7_PROXY_LOCK: &str = "proxy/l7proxy.lock";
+/// Below the state directory: the socket at which that proxy hands over to the next one.
+pub const L7_PROXY_HANDOVER: &str = "proxy/handover.sock";
+/// Below the state directory: the socket at which that proxy says what it counted, `GET /metrics`.
+pub const L7_PROXY_METRICS: &str = "proxy/metrics.sock";
 /// The port on the loopback at which that proxy listens unless told otherwise.
 pub const L7_PROXY_PORT: u16 = 15_001;
 /// Where bpffs is expected or mounted; pins stand below it in `ebpf_common::PIN_SUBDIR`.
@@ -50,6 +54,8 @@ pub const BPF_POLICY: &str = "/v1/bpf/policy";
 pub const BPF_CT: &str = "/v1/bpf/ct";
 /// `GET`: list of [`crate::model::IpcacheRow`].
 pub const BPF_IPCACHE: &str = "/v1/bpf/ipcache";
+/// `GET`: what was counted on this node, as Prometheus reads it.
+pub const METRICS: &str = "/v1/metrics";
 /// `POST` list of [`sluice_flow::ProxyRecord`]: what a proxy saw.
 pub const PROXY_RECORDS: &str = "/v1/proxy/records";
 /// `GET ?verdicts=true&last=COUNT&follow=false`: endless unless `follow=false` stream of [`sluice_flow::Flow`], one JSON object a line.

@@ -12,6 +12,7 @@
 //! it is all the same.
 
 mod socket;
+mod time_wait;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -28,6 +29,7 @@ use crate::map::Map;
 use crate::sys;
 
 pub use socket::{Family, leg, listener};
+pub use time_wait::{TimeWaits, cookie};
 
 /// The mark (`SO_MARK`) that a proxy's listeners carry: without it they are given nothing.
 pub const LISTENER_MARK: u32 = Mark::LISTENER.0;

@@ -81,6 +81,24 @@ pub(crate) fn set_socket_option(socket: &impl AsFd, level: i32, option: i32, val
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// The state of a TCP socket, `TCP_ESTABLISHED` and so on: the first byte of `struct tcp_info`.
+pub(crate) fn tcp_state(socket: &impl AsFd) -> io::Result<u8> {
+    let mut state = 0_u8;
+    let mut length: libc::socklen_t = 1;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: an open socket, and one byte and a length of one that outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_TCP,
+            libc::TCP_INFO,
+            std::ptr::from_mut(&mut state).cast(),
+            std::ptr::from_mut(&mut length),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(state) }
+}
+
 fn address_of<T>(value: &T) -> u64 {
     std::ptr::from_ref(value) as u64
 }

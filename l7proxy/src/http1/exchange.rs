@@ -11,7 +11,7 @@ use super::chunked::{ChunkError, Chunked};
 use super::fields::{Fields, is_word, values, words};
 use super::framing::BodyLength;
 use super::head::{HeadError, Limits, Parsed, RequestHead, parse_request};
-use super::response::{Asked, Follows, parse_response};
+use super::response::{Asked, Follows, ResponseHead, parse_response, write_last};
 use tried::Tried;
 
 /// A message that ends the connection, because nobody can say where it ends.
@@ -69,7 +69,7 @@ pub struct Pass {
     pub consumed: usize,
     /// So many of those go on.
     pub forward: usize,
-    /// Goes on behind them: the trailer of a body that has ended.
+    /// Goes on behind them: the trailer of a body that has ended, or a head that is not passed on as it came.
     pub trailer: Vec<u8>,
 }
 
@@ -93,12 +93,16 @@ pub struct Exchange {
     status: Option<u16>,
     is_used: bool,
     closes: bool,
+    leaves: bool,
 }
 
 /// How many interim responses (1xx) one request may get.
 pub(crate) const INTERIM_MAX: u32 = 16;
 /// How much of a denied request's body is read. A longer one ends the connection.
 const UNWANTED_MAX: usize = 64 * 1024;
+
+/// How much longer an answer's head gets by being the last.
+const LAST_BYTES: usize = 32;
 
 /// What the client sends.
 #[derive(Debug, Default)]
@@ -235,6 +239,7 @@ impl Exchange {
     /// it: nobody can say whether it will.
     pub fn deny(&mut self, head: &RequestHead<'_>) -> bool {
         self.start(head);
+        self.closes |= self.leaves;
         let body = Body::from(head.body);
         let is_long = matches!(head.body, BodyLength::Exactly(length) if length > UNWANTED_MAX as u64);
         if !body.is_done() {
@@ -242,6 +247,11 @@ impl Exchange {
             self.request = if self.closes { Request::Head } else { Request::Unwanted(body, UNWANTED_MAX) };
         }
         !self.closes
+    }
+
+    /// The connection is to end, but not before its client knows: the next answer that begins tells it, and is the last.
+    pub const fn leave(&mut self) {
+        self.leaves = true;
     }
 
     fn start(&mut self, head: &RequestHead<'_>) {
@@ -298,10 +308,13 @@ impl Exchange {
             }
             Follows::Body(BodyLength::Chunked) if self.asked.is_old => return Err(Broken::TooNew),
             Follows::Body(length) => {
-                self.closes |= !persists(head.minor, &head.headers);
+                self.closes |= self.leaves || !persists(head.minor, &head.headers);
                 self.answer = Answer::Body(Body::from(length));
                 if matches!(length, BodyLength::Exactly(0)) {
                     self.answered();
+                }
+                if self.leaves {
+                    return Ok(Some(last(&head, bytes)));
                 }
             }
         }
@@ -364,6 +377,13 @@ impl Exchange {
     pub const fn closes(&self) -> bool {
         self.closes
     }
+}
+
+/// The head of an answer, which says that it is the last.
+fn last(head: &ResponseHead<'_>, bytes: &[u8]) -> Pass {
+    let mut written = Vec::with_capacity(head.length + LAST_BYTES);
+    write_last(head, bytes, &mut written);
+    Pass { consumed: head.length, forward: 0, trailer: written }
 }
 
 /// Whether the sender of a message keeps the connection (RFC 9112, section 9.3).

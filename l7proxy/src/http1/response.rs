@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 
 use httparse::ParserConfig;
 
+use super::fields::{is_word, values, words};
 use super::framing::{BodyLength, FramingError, message_length};
 use super::head::{HeadError, Limits, check_headers};
 
@@ -75,6 +76,30 @@ pub fn parse_response<'b>(
     let headers: Vec<(&str, &[u8])> = response.headers.iter().map(|own| (own.name, own.value)).collect();
     let follows = follows(status, minor, &headers, asked)?;
     Ok(Some(ResponseHead { status, minor, headers, follows, length }))
+}
+
+/// Writes the head of a response, which begins `bytes`, so that the client takes it for the last on its connection.
+///
+/// What the server said about that goes: clients look for one field, or for the first.
+pub(super) fn write_last(head: &ResponseHead<'_>, bytes: &[u8], out: &mut Vec<u8>) {
+    let line = bytes.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    out.extend_from_slice(line);
+    out.extend_from_slice(b"Connection: close");
+    let others = values(&head.headers, "connection").flat_map(words);
+    for word in others.filter(|word| !is_word(word, "close") && !is_word(word, "keep-alive")) {
+        out.extend_from_slice(b", ");
+        out.extend_from_slice(word);
+    }
+    out.extend_from_slice(b"\r\n");
+    let is_replaced =
+        |name: &str| ["connection", "keep-alive"].iter().any(|own| name.eq_ignore_ascii_case(own));
+    for (name, value) in head.headers.iter().filter(|(name, _)| !is_replaced(name)) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 fn follows(status: u16, minor: u8, headers: &[(&str, &[u8])], asked: Asked) -> Result<Follows, HeadError> {
@@ -155,6 +180,27 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(read(text, GET), Err(wanted), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_response_says_so_once() {
+        let cases = [
+            ("Content-Length: 0\r\n", "Connection: close\r\nContent-Length: 0\r\n"),
+            (
+                "Connection: keep-alive\r\nKeep-Alive: timeout=5\r\nX-a:  b \r\n",
+                "Connection: close\r\nX-a: b\r\n",
+            ),
+            ("A: b\r\nconnection: Close\r\n", "Connection: close\r\nA: b\r\n"),
+            ("Connection: X-a, Keep-Alive\r\nX-a: b\r\n", "Connection: close, X-a\r\nX-a: b\r\n"),
+            ("A: 1\r\nA: 2\r\n", "Connection: close\r\nA: 1\r\nA: 2\r\n"),
+        ];
+        for (fields, wanted) in cases {
+            let text = format!("HTTP/1.1 200 Very OK\r\n{fields}\r\nbody");
+            let head = parse_response(text.as_bytes(), HEAD, Limits::default()).unwrap().unwrap();
+            let mut written = Vec::new();
+            write_last(&head, text.as_bytes(), &mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), format!("HTTP/1.1 200 Very OK\r\n{wanted}\r\n"));
         }
     }
 

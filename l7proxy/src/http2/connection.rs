@@ -21,7 +21,7 @@ use super::refusal::{self, Refused};
 use super::stream::{Ended, Stream};
 use super::wire::{Pulse, Wire};
 use crate::answer::Answer;
-use crate::relay::{self, End, Host, Judgement, Outcome, Settings};
+use crate::relay::{self, End, Host, Judgement, Outcome, Settings, Signals};
 
 /// How long a connection that has ended is kept for what is still to be said on either side.
 const LINGER: Duration = Duration::from_secs(1);
@@ -36,6 +36,7 @@ pub(super) struct Connection<'h, C: relay::Stream, H: Host> {
     host: &'h H,
     settings: &'h Settings,
     changes: watch::Receiver<u64>,
+    leaving: watch::Receiver<()>,
     pulse: Pulse,
     id: u64,
     requests: u64,
@@ -53,7 +54,7 @@ pub(super) async fn run<'h, C: relay::Stream, H: Host>(
     already_read: BytesMut,
     host: &'h H,
     settings: &'h Settings,
-    changes: watch::Receiver<u64>,
+    signals: Signals,
     id: u64,
 ) -> End {
     let pulse = Pulse::new();
@@ -70,7 +71,8 @@ pub(super) async fn run<'h, C: relay::Stream, H: Host>(
         streams: FuturesUnordered::new(),
         host,
         settings,
-        changes,
+        changes: signals.changes,
+        leaving: signals.leaving,
         pulse,
         id,
         requests: 0,
@@ -90,6 +92,7 @@ enum Event {
     Client(Option<Result<Accepted, h2::Error>>),
     Server(Change),
     Stream(Ended),
+    Leaving,
     Timer,
 }
 
@@ -102,11 +105,13 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
 
     async fn carry(&mut self) -> End {
         let mut has_asked = false;
+        let mut leaving = self.leaving.clone();
         let mut timer = pin!(sleep_until(self.deadline(has_asked)));
         loop {
             let event = tokio::select! {
                 biased;
                 event = self.next() => event,
+                Ok(()) = leaving.changed() => Event::Leaving,
                 () = timer.as_mut() => Event::Timer,
             };
             match event {
@@ -122,6 +127,10 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
                     if self.is_flooded(ended) {
                         return End::BrokenHttp2(Reason::ENHANCE_YOUR_CALM);
                     }
+                }
+                Event::Leaving => {
+                    self.end = self.end.or(Some(End::Closed));
+                    self.client.graceful_shutdown();
                 }
                 Event::Timer => {
                     let deadline = self.deadline(has_asked);
@@ -262,7 +271,7 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
             match self.next().await {
                 Event::Client(Some(Ok((_, mut respond)))) => respond.send_reset(Reason::REFUSED_STREAM),
                 Event::Client(None | Some(Err(_))) => return,
-                Event::Server(_) | Event::Stream(_) | Event::Timer => {}
+                Event::Server(_) | Event::Stream(_) | Event::Leaving | Event::Timer => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 mod bodies;
 mod ends;
 mod hostile;
+mod leaving;
 mod tunnels;
 
 use std::future::poll_fn;
@@ -36,6 +37,7 @@ struct Client {
     listener: TcpListener,
     rules: Arc<Rules>,
     changes: watch::Sender<u64>,
+    leaving: watch::Sender<()>,
     end: JoinHandle<End>,
 }
 
@@ -45,10 +47,10 @@ impl Client {
     }
 
     async fn with(settings: Settings, effects: Effects) -> Self {
-        let Rig { client, listener, rules, changes, end } = Rig::with(settings, effects).await;
+        let Rig { client, listener, rules, changes, leaving, end } = Rig::with(settings, effects).await;
         client.set_nodelay(true).unwrap();
         let (send, connection) = h2::client::handshake(client).await.unwrap();
-        Self { send, connection: tokio::spawn(connection), listener, rules, changes, end }
+        Self { send, connection: tokio::spawn(connection), listener, rules, changes, leaving, end }
     }
 
     /// Sends a request that has no body.

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use bytes::Buf;
 use sluice_policy::l7::HttpRequest;
-use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::side::{Side, Stream};
-use super::{End, Host, Judgement, Outcome, Record, Settings};
+use super::{End, Host, Judgement, Outcome, Record, Settings, Signals};
 use crate::answer::{Answer, Manner};
 use crate::http1::{Exchange, FromClient, Parsed, Pass, RequestHead, parse_request, write_request};
 use crate::http2;
@@ -41,7 +40,7 @@ pub(super) struct Connection<'h, C, H: Host> {
     exchange: Exchange,
     host: &'h H,
     settings: &'h Settings,
-    changes: watch::Receiver<u64>,
+    signals: Signals,
     id: u64,
     requests: u64,
     pending: Option<Pending<H::Note>>,
@@ -54,13 +53,7 @@ pub(super) struct Connection<'h, C, H: Host> {
 }
 
 impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
-    pub(super) fn new(
-        client: C,
-        host: &'h H,
-        settings: &'h Settings,
-        changes: watch::Receiver<u64>,
-        id: u64,
-    ) -> Self {
+    pub(super) fn new(client: C, host: &'h H, settings: &'h Settings, signals: Signals, id: u64) -> Self {
         let now = Instant::now();
         Self {
             client: Side::new(Some(client)),
@@ -68,7 +61,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
             exchange: Exchange::new(settings.head),
             host,
             settings,
-            changes,
+            signals,
             id,
             requests: 0,
             pending: None,
@@ -90,16 +83,21 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
 
     /// Goes on in HTTP/2, from the first byte.
     async fn into_http2(self) -> End {
-        let Self { client: Side { stream, came, .. }, host, settings, changes, id, .. } = self;
+        let Self { client: Side { stream, came, .. }, host, settings, signals, id, .. } = self;
         let Some(client) = stream else { return End::ClientGone };
         // In a place of its own: connections of HTTP/1 do without its memory.
-        Box::pin(http2::relay(client, came, host, settings, changes, id)).await
+        Box::pin(http2::relay(client, came, host, settings, signals, id)).await
     }
 
     /// Goes on until the connection ends in order.
     async fn carry(&mut self) -> Result<(), End> {
         let mut timer = pin!(sleep_until(self.deadline()));
         loop {
+            // It wakes nobody up: a connection on which nothing goes on is left to its client, whose next request may be
+            // on its way.
+            if self.signals.leaving.has_changed().is_ok_and(|is_told| is_told) {
+                self.exchange.leave();
+            }
             self.advance_server()?;
             self.advance_client()?;
             if self.is_http2 || self.is_over() {
@@ -166,7 +164,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
         self.head_since = None;
         self.requests += 1;
         // Seen before it is judged: a change that comes meanwhile counts as a new one.
-        self.changes.mark_unchanged();
+        self.signals.changes.mark_unchanged();
         let (judgement, note) = self.host.judge(&as_judged(head));
         let mut pending = self.pending(head, note);
         match judgement {
@@ -314,7 +312,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
                     return Ok(());
                 }
                 // Nobody can change the rules any more once the sender is gone.
-                Ok(()) = self.changes.changed(), if is_tunnel => self.judge_again()?,
+                Ok(()) = self.signals.changes.changed(), if is_tunnel => self.judge_again()?,
                 () = timer.as_mut() => {}
             }
             let deadline = self.deadline();
@@ -327,7 +325,7 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
 
     /// The rules have changed: whether the tunnel's request would still pass.
     fn judge_again(&mut self) -> Result<(), End> {
-        self.changes.mark_unchanged();
+        self.signals.changes.mark_unchanged();
         let Some(head) = self.pending.as_ref().and_then(|pending| pending.tunnel.as_deref()) else {
             return Err(End::Revoked);
         };

@@ -51,6 +51,7 @@ pub(crate) struct Rig {
     pub(crate) listener: TcpListener,
     pub(crate) rules: Arc<Rules>,
     pub(crate) changes: watch::Sender<u64>,
+    pub(crate) leaving: watch::Sender<()>,
     pub(crate) end: JoinHandle<End>,
 }
 
@@ -80,10 +81,11 @@ impl Rig {
         });
         let client = TcpStream::connect(front.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = front.accept().await.unwrap();
-        let (changes, seen) = watch::channel(0);
+        let (changes, leaving) = (watch::Sender::new(0), watch::Sender::new(()));
+        let signals = Signals { changes: changes.subscribe(), leaving: leaving.subscribe() };
         let host = Arc::clone(&rules);
-        let end = tokio::spawn(async move { relay(accepted, &*host, &settings, seen, 0x17).await });
-        Self { client, listener, rules, changes, end }
+        let end = tokio::spawn(async move { relay(accepted, &*host, &settings, signals, 0x17).await });
+        Self { client, listener, rules, changes, leaving, end }
     }
 
     pub(crate) fn log(&self) -> Vec<String> {

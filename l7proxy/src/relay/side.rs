@@ -32,6 +32,17 @@ impl Stream for TcpStream {
     }
 }
 
+/// A stream that is somebody else's, who has it back afterwards.
+impl<S: Stream> Stream for &mut S {
+    fn abort(&mut self) {
+        S::abort(self);
+    }
+
+    fn hurry(&mut self) {
+        S::hurry(self);
+    }
+}
+
 /// A side. Its buffers take no memory while they are empty.
 #[derive(Debug)]
 pub(super) struct Side<S> {

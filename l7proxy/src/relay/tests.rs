@@ -354,3 +354,63 @@ async fn a_change_that_makes_another_message_is_not_made() {
     rig.send(GET).await;
     gets(&mut rig.server().await, "GET /a HTTP/1.1\r\nHost: web\r\nX-Token: a\r\n\r\n").await;
 }
+
+const LAST: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+
+/// A connection ends when its client knows, and not before: a request on its way to a closed one would be lost.
+#[tokio::test]
+async fn who_is_to_leave_gets_one_more_answer() {
+    let mut rig = Rig::new().await;
+    rig.send(GET).await;
+    let mut server = rig.server().await;
+    gets(&mut server, GET).await;
+    server.write_all(OK.as_bytes()).await.unwrap();
+    gets(&mut rig.client, OK).await;
+    rig.leaving.send_replace(());
+    let ended = timeout(Duration::from_millis(50), rig.client.read(&mut [0; 9])).await;
+    assert!(ended.is_err(), "an idle connection stays: {ended:?}");
+    rig.send(GET).await;
+    gets(&mut server, GET).await;
+    server.write_all(OK.as_bytes()).await.unwrap();
+    let (rest, end, _) = rig.rest().await;
+    assert_eq!((rest.as_str(), end), (LAST, End::Closed));
+}
+
+#[tokio::test]
+async fn who_is_denied_when_leaving_is_told_so() {
+    let mut rig = Rig::new().await;
+    rig.leaving.send_replace(());
+    rig.send(NO).await;
+    let (rest, end, _) = rig.rest().await;
+    assert_eq!((rest, end), (denied("17-1", "Connection: close\r\n"), End::Closed));
+}
+
+/// What has begun is brought to its end: an answer whose head is out says nothing any more, so the next one does.
+#[tokio::test]
+async fn answers_and_tunnels_go_on_while_leaving() {
+    let mut rig = Rig::new().await;
+    rig.send(GET).await;
+    let mut server = rig.server().await;
+    gets(&mut server, GET).await;
+    let (begun, rest) = OK.split_at(OK.len() - 1);
+    server.write_all(begun.as_bytes()).await.unwrap();
+    gets(&mut rig.client, begun).await;
+    rig.leaving.send_replace(());
+    server.write_all(rest.as_bytes()).await.unwrap();
+    gets(&mut rig.client, rest).await;
+    rig.send(GET).await;
+    gets(&mut server, GET).await;
+    server.write_all(format!("HTTP/1.1 103 Early Hints\r\n\r\n{OK}").as_bytes()).await.unwrap();
+    assert_eq!(rig.rest().await.0, format!("HTTP/1.1 103 Early Hints\r\n\r\n{LAST}"));
+
+    let mut rig = Rig::new().await;
+    let mut server = tunnel(&mut rig).await;
+    rig.leaving.send_replace(());
+    rig.send("more").await;
+    gets(&mut server, "more").await;
+    server.write_all(b"less").await.unwrap();
+    gets(&mut rig.client, "less").await;
+    let mut asking = Rig::new().await;
+    asking.leaving.send_replace(());
+    tunnel(&mut asking).await;
+}

@@ -8,7 +8,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use anyhow::{Context, Result};
 use sluice_flow::{FlowVerdict, HttpRecord, ProxyRecord};
 use sluice_l7proxy::answer::DeniedBy;
-use sluice_l7proxy::relay::{Host, Judgement, Outcome, Record, Settings, relay};
+use sluice_l7proxy::relay::{Host, Judgement, Outcome, Record, Settings, Signals, relay};
 use sluice_policy::l7::{HttpRequest, HttpRule, L7Rules, Pattern};
 use sluice_policy::requests::{RequestJudge, Says, Slot};
 use sluice_policy::{Key, L4Match, Query, RequestTable};
@@ -32,13 +32,15 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await.context("listen")?;
-        let (_changes, seen) = watch::channel(0);
+        // Nothing changes, and nobody leaves.
+        let (changes, leaving) = (watch::Sender::new(0), watch::Sender::new(()));
         let settings = Settings::default();
         for id in 0.. {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let (host, seen) = (Arc::clone(&host), seen.clone());
-            tokio::spawn(async move { relay(stream, &*host, &settings, seen, id).await });
+            let host = Arc::clone(&host);
+            let signals = Signals { changes: changes.subscribe(), leaving: leaving.subscribe() };
+            tokio::spawn(async move { relay(stream, &*host, &settings, signals, id).await });
         }
         Ok(())
     })

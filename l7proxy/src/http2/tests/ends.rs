@@ -215,9 +215,9 @@ async fn the_library_takes_a_connection_from_its_first_byte() {
     let client = TcpStream::connect(front.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = front.accept().await.unwrap();
     let rules = Arc::clone(&rig.rules);
-    let changes = rig.changes.subscribe();
+    let signals = Signals { changes: rig.changes.subscribe(), leaving: rig.leaving.subscribe() };
     let end = tokio::spawn(async move {
-        relay(accepted, BytesMut::new(), &*rules, &Settings::default(), changes, 3).await
+        relay(accepted, BytesMut::new(), &*rules, &Settings::default(), signals, 3).await
     });
     let (mut send, connection) = h2::client::handshake(client).await.unwrap();
     let connection = tokio::spawn(connection);
