@@ -270,9 +270,12 @@ impl Stream {
         }
         let Some(speech) = self.speech else { return Ok(()) };
         let echo = |question: &[u8]| answer(question, self.peer, arrivals).unwrap_or_default();
-        while let Some(answer) = speech.answer(&mut self.read, echo) {
+        let mut at = 0;
+        while let Some((length, answer)) = speech.answer(self.read.get(at..).unwrap_or_default(), echo) {
+            at += length;
             self.unsent.extend(answer);
         }
+        drop(self.read.drain(..at));
         Ok(())
     }
 

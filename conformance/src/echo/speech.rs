@@ -41,16 +41,14 @@ impl Speech {
         }
     }
 
-    /// Takes the next whole thing that was said, and answers it; `echo` knows what is in answer to a question.
-    pub(super) fn answer(self, read: &mut Vec<u8>, echo: impl FnOnce(&[u8]) -> Vec<u8>) -> Option<Vec<u8>> {
-        let (length, answer) = match self {
-            Self::Messages => (MESSAGE_LEN, echo(read.get(..MESSAGE_LEN)?)),
-            Self::Http1 => http1(read, echo)?,
-            Self::Http2 if read.starts_with(PREFACE) => (PREFACE.len(), Vec::new()),
-            Self::Http2 => http2(read, echo)?,
-        };
-        drop(read.drain(..length));
-        Some(answer)
+    /// The length of the next whole thing that was said, and the answer; `echo` knows what is in answer to a question.
+    pub(super) fn answer(self, read: &[u8], echo: impl FnOnce(&[u8]) -> Vec<u8>) -> Option<(usize, Vec<u8>)> {
+        match self {
+            Self::Messages => Some((MESSAGE_LEN, echo(read.get(..MESSAGE_LEN)?))),
+            Self::Http1 => http1(read, echo),
+            Self::Http2 if read.starts_with(PREFACE) => Some((PREFACE.len(), Vec::new())),
+            Self::Http2 => http2(read, echo),
+        }
     }
 }
 
@@ -101,7 +99,8 @@ mod tests {
                 told.extend(speech.map(Speech::greeting).unwrap_or_default());
             }
             let Some(speech) = speech else { continue };
-            while let Some(answer) = speech.answer(&mut read, |body| body.to_ascii_uppercase()) {
+            while let Some((length, answer)) = speech.answer(&read, |body| body.to_ascii_uppercase()) {
+                drop(read.drain(..length));
                 told.extend(answer);
             }
         }
