@@ -18,18 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sluice_client::path;
 use sluice_ebpf_loader::common::PIN_SUBDIR;
 use sluice_ebpf_loader::{Datapath, Sizes, bpffs};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
-use crate::datapath::{Collector, Kernel, Work, file};
+use crate::datapath::{Collector, Kernel, Totals, Work, file};
 use crate::event::Event;
 use crate::lock::Lock;
 use crate::node::{self, NodeSettings, NodeWatch};
 use crate::observe::Names;
 use crate::proxy::{self, ProxySettings};
+use crate::server::Sources;
 use crate::source::directory::Worker;
 use crate::state::{Settings, State};
 use crate::store::{self, Store};
@@ -69,7 +71,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     };
     let source = start_source(&config, &store, &events)?;
     start_node_watch(&config, &events, Arc::clone(&datapath), names.clone())?;
-    let collector = Collector::start(datapath.conntrack.clone(), datapath.counters.clone())?;
+    let totals = Arc::new(Totals::begin(datapath.counters.clone())?);
+    let collector = Collector::start(datapath.conntrack.clone(), Arc::clone(&totals))?;
     let agent = Agent::new(events, source.clone(), Readers::new(&datapath), (hub, names), kernel.clone());
 
     let (ready, is_ready) = watch::channel(false);
@@ -78,10 +81,11 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     std::thread::Builder::new()
         .name("sluice-state".to_owned())
         .spawn(move || run::run(state, queue, &outlets))?;
-    let queue_dir = config.state_dir.join(sluice_client::path::DELETE_QUEUE_DIR);
+    let queue_dir = config.state_dir.join(path::DELETE_QUEUE_DIR);
     replay::all(&agent, &queue_dir);
     start_proxy(&config, &pins)?;
-    serve(&config, agent, is_ready)?;
+    let proxy = config.l7_proxy.as_ref().map(|_| config.state_dir.join(path::L7_PROXY_METRICS));
+    serve(&config, Sources { agent, totals, proxy }, is_ready)?;
     drop((datapath, lock, pin_lock));
     Ok(())
 }
@@ -182,12 +186,17 @@ fn start_node_watch(
 }
 
 /// Serves the API until a signal comes. Everything else ends with the process.
-fn serve(config: &Config, agent: Agent, mut is_ready: watch::Receiver<bool>) -> anyhow::Result<()> {
+fn serve(config: &Config, sources: Sources, mut is_ready: watch::Receiver<bool>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let listener =
             listen(&config.socket).with_context(|| format!("listen on {}", config.socket.display()))?;
-        tokio::spawn(server::serve(listener, agent));
+        if let Some(address) = config.metrics_address {
+            let metrics = TcpListener::bind(address).await;
+            let metrics = metrics.with_context(|| format!("listen on {address} for metrics"))?;
+            tokio::spawn(server::serve_metrics(metrics, sources.clone()));
+        }
+        tokio::spawn(server::serve(listener, sources));
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut int = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
         let announce = async {

@@ -2,7 +2,7 @@
 //!
 //! Parsed once by `main`; everything else gets the finished values. Never reads a file.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -90,6 +90,9 @@ pub(crate) struct Config {
     /// An argument for it; may be given more than once.
     #[arg(long, global = true, env = "SLUICE_L7_PROXY_ARGUMENT", allow_hyphen_values = true)]
     pub l7_proxy_argument: Vec<String>,
+    /// Address and port at which metrics are served over HTTP, to everybody; without it only the socket has them.
+    #[arg(long, global = true, env = "SLUICE_METRICS_ADDRESS")]
+    pub metrics_address: Option<SocketAddr>,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a filter like `sluice_agent=debug`.
     #[arg(long, global = true, env = "SLUICE_LOG", default_value = "info")]
     pub log: String,

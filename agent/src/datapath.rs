@@ -5,9 +5,11 @@
 
 mod collector;
 mod thread;
+mod totals;
 
 pub(crate) use collector::{Collector, Forget};
 pub(crate) use thread::{Kernel, Work};
+pub(crate) use totals::{Fate, Totals};
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -5,6 +5,7 @@
 
 mod error;
 mod kernel;
+mod metrics;
 mod monitor;
 mod policies;
 
@@ -17,7 +18,7 @@ use sluice_client::model::{
 };
 use sluice_client::path;
 use sluice_types::EndpointId;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::app::Agent;
 use crate::event::{Answer, Refusal, RefusalCode, Request};
@@ -30,10 +31,20 @@ const BODY_BYTES_MAX: usize = 32 << 20;
 /// Longest container id or interface name that is looked at.
 const WORD_BYTES_MAX: usize = 256;
 
+pub(crate) use metrics::Sources;
+
 /// Serves until the process ends.
-pub(crate) async fn serve(listener: UnixListener, agent: Agent) {
-    if let Err(error) = axum::serve(listener, router(agent)).await {
+pub(crate) async fn serve(listener: UnixListener, sources: Sources) {
+    let router = router(sources.agent.clone()).merge(metrics::router(sources));
+    if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the API has stopped");
+    }
+}
+
+/// Serves metrics, and nothing else, to whoever can reach the address.
+pub(crate) async fn serve_metrics(listener: TcpListener, sources: Sources) {
+    if let Err(error) = axum::serve(listener, metrics::public(sources)).await {
+        tracing::error!(%error, "metrics are no longer served");
     }
 }
 

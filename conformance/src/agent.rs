@@ -210,6 +210,14 @@ impl Agent {
             .with_context(|| format!("understanding {path}: {}", String::from_utf8_lossy(&body)))
     }
 
+    /// GET of what is no JSON.
+    ///
+    /// # Errors
+    /// No agent, or an error answer.
+    pub fn fetch_text(&self, path: &str) -> Result<String> {
+        Ok(String::from_utf8_lossy(&request(&self.socket(), "GET", path, None)?).into_owned())
+    }
+
     /// PATCH.
     ///
     /// # Errors

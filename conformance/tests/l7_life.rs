@@ -225,11 +225,52 @@ mod tests {
             let own = if server.is_ipv4() { "0.0.0.0:45678" } else { "[::]:45678" };
             for nth in 0..10 {
                 let netns = life.scene.netns("shop/frontend").unwrap();
-                let mut client = HttpClient::connect_as(netns, own.parse().unwrap(), server).unwrap();
+                // Not before the client's own end has heard that all was heard.
+                let mut client = clock::wait_for("a connection", Duration::from_secs(5), || {
+                    let client = HttpClient::connect_as(netns, own.parse().unwrap(), server);
+                    client.map_err(|error| format!("{error:#}"))
+                })
+                .unwrap();
                 client.send("GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
                 assert_eq!(client.answer().unwrap().status, 200, "{nth}");
                 assert!(client.read(1).is_err(), "it ends");
             }
         }
+    }
+
+    #[test]
+    fn what_happens_is_counted() {
+        let life = Life::new();
+        let before = life.proxy();
+        assert_eq!(life.client().ask("GET /a").unwrap().status, 200);
+        life.install("0");
+        life.wait_for_another(before);
+        for _ in 0..3 {
+            assert_eq!(life.client().ask("GET /a").unwrap().status, 200);
+        }
+        let mut client = life.client();
+        assert_eq!(client.ask("DELETE /a").unwrap().status, 403);
+        let broken = life.client().ask("GET /a b c");
+        assert_eq!(broken.unwrap().status, 400);
+        let wanted = [
+            "cilium_policy_l7_total{rule=\"received\",proxy_type=\"http\"} 5",
+            "cilium_policy_l7_total{rule=\"denied\",proxy_type=\"http\"} 1",
+            "cilium_policy_l7_total{rule=\"parse_errors\",proxy_type=\"http\"} 1",
+            "hubble_http_requests_total{protocol=\"http\",reporter=\"server\",status=\"2xx\",verdict=\"forwarded\"} 3",
+            "sluice_proxy_connections_total 5",
+            "sluice_proxy_open_connections 1",
+            "sluice_proxy_handovers_total 1",
+            "sluice_proxy_up 1",
+            "cilium_policy 1",
+        ];
+        clock::wait_for("the numbers", PATIENCE, || {
+            let text =
+                life.scene.node.agent.fetch_text("/v1/metrics").map_err(|error| format!("{error:#}"))?;
+            let missing = wanted.iter().find(|wanted| !text.lines().any(|line| line == **wanted));
+            let is_forwarded = text.contains("cilium_forward_count_total{direction=\"INGRESS\"} ");
+            if missing.is_none() && is_forwarded { Ok(()) } else { Err(format!("{missing:?} in {text}")) }
+        })
+        .unwrap();
+        assert_eq!(client.ask("GET /a").unwrap().status, 200, "it was open");
     }
 }

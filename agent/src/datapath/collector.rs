@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use sluice_ebpf_loader::conntrack::{self, Conntrack};
-use sluice_ebpf_loader::counters::CountersReader;
 use sluice_types::EndpointId;
 
+use super::Totals;
 use crate::clock;
 use crate::report::chain;
 
@@ -36,11 +37,11 @@ impl Collector {
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub(crate) fn start(conntrack: Conntrack, counters: CountersReader) -> io::Result<Self> {
+    pub(crate) fn start(conntrack: Conntrack, totals: Arc<Totals>) -> io::Result<Self> {
         let (sender, receiver) = channel();
         std::thread::Builder::new()
             .name("sluice-collect".to_owned())
-            .spawn(move || run(&receiver, &conntrack, &counters))?;
+            .spawn(move || run(&receiver, &conntrack, &totals))?;
         Ok(Self(sender))
     }
 
@@ -52,7 +53,7 @@ impl Collector {
     }
 }
 
-fn run(receiver: &Receiver<Forget>, conntrack: &Conntrack, counters: &CountersReader) {
+fn run(receiver: &Receiver<Forget>, conntrack: &Conntrack, totals: &Totals) {
     let mut next = clock::now().instant + INTERVAL;
     loop {
         let now = clock::now().instant;
@@ -71,7 +72,7 @@ fn run(receiver: &Receiver<Forget>, conntrack: &Conntrack, counters: &CountersRe
                     forget.endpoints.extend(more.endpoints);
                     forget.addresses.extend(more.addresses);
                 }
-                carry_out(&forget, conntrack, counters);
+                carry_out(&forget, conntrack, totals);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -79,14 +80,14 @@ fn run(receiver: &Receiver<Forget>, conntrack: &Conntrack, counters: &CountersRe
     }
 }
 
-fn carry_out(forget: &Forget, conntrack: &Conntrack, counters: &CountersReader) {
+fn carry_out(forget: &Forget, conntrack: &Conntrack, totals: &Totals) {
     // What comes between a removal and this is harmless: the programs do not believe entries of another life.
     match conntrack.purge(&forget.addresses) {
         Ok(removed) => tracing::debug!(addresses = ?forget.addresses, removed, "connections forgotten"),
         Err(error) => tracing::error!(error = chain(&error), "connections not forgotten"),
     }
     for endpoint in &forget.endpoints {
-        if let Err(error) = counters.forget(*endpoint) {
+        if let Err(error) = totals.forget(*endpoint) {
             tracing::error!(endpoint.id = %endpoint, error = chain(&error), "counters not forgotten");
         }
     }

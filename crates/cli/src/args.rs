@@ -130,6 +130,8 @@ pub(crate) enum Command {
     /// Follow what is dropped, and why
     #[command(visible_alias = "observe")]
     Monitor(MonitorArgs),
+    /// What was counted on this node, as Prometheus reads it
+    Metrics,
     /// Say of a packet that was dropped why, and what would allow it
     Explain(Box<ExplainArgs>),
     /// Start a node on a directory of manifests, in the foreground

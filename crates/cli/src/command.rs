@@ -12,6 +12,7 @@ mod recorded;
 mod schema;
 mod status;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: &Cli, output: &mut Output) -> Result<(), Failure> {
         Command::Policy(command) => policy::run(client, command, output),
         Command::Bpf(command) => bpf::run(&client()?, command, output),
         Command::Monitor(arguments) => monitor::run(&client()?, arguments, output),
+        Command::Metrics => Ok(write!(output, "{}", client()?.text(path::METRICS)?)?),
         Command::Explain(arguments) => explain::run(client, arguments, output),
         Command::Up(arguments) => crate::node::up::run(arguments, output),
         Command::Pod(command) => pod::run(&cli.global, command, output),
