@@ -173,11 +173,10 @@ fn receive(stream: impl AsFd) -> anyhow::Result<[OwnedFd; DESCRIPTORS]> {
         recvmsg(stream, &mut [IoSliceMut::new(&mut form)], &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
     anyhow::ensure!(length > 0, "it has nothing to hand over");
     anyhow::ensure!(form == [FORM], "it hands over in the form {form:?}, not {FORM}");
-    let descriptors = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    let descriptors: Vec<OwnedFd> = descriptors.flatten().collect();
+    let rights = |message| {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message { Some(descriptors) } else { None }
+    };
+    let descriptors: Vec<OwnedFd> = control.drain().filter_map(rights).flatten().collect();
     <[OwnedFd; DESCRIPTORS]>::try_from(descriptors)
         .map_err(|given| anyhow::anyhow!("it hands over {} descriptors, not {DESCRIPTORS}", given.len()))
 }
