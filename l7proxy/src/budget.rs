@@ -9,7 +9,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 /// How much a record says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Weight {
+pub enum Weight {
     /// That a request passed and was answered.
     Common,
     /// That one was denied, would have been, or failed.
@@ -18,19 +18,20 @@ pub(crate) enum Weight {
 
 /// What is left of the rate. One number: the moment up to which everything has been given away.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     interval_ns: u64,
     given_until_ns: AtomicU64,
 }
 
 impl Budget {
     /// So many in a second; none is as one.
-    pub(crate) fn new(per_second: u32) -> Self {
+    #[must_use]
+    pub fn new(per_second: u32) -> Self {
         Self { interval_ns: SECOND_NS / u64::from(per_second.max(1)), given_until_ns: AtomicU64::new(0) }
     }
 
     /// Whether another one may go, so long after the begin. If so, it has gone.
-    pub(crate) fn take(&self, now_ns: u64, weight: Weight) -> bool {
+    pub fn take(&self, now_ns: u64, weight: Weight) -> bool {
         let ahead = match weight {
             Weight::Common => (SECOND_NS / 2).max(self.interval_ns),
             Weight::Telling => SECOND_NS,

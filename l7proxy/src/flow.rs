@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use sluice_ebpf_loader::proxy::{self, ProxyView, RedirectFacts};
 use sluice_flow::{FlowVerdict, HttpRecord, ProxyRecord};
 use sluice_l7proxy::answer::DeniedBy;
+use sluice_l7proxy::budget::Weight;
 use sluice_l7proxy::relay::{Host, Judgement, Outcome, Record};
 use sluice_policy::l7::HttpRequest;
 use sluice_policy::requests::{Admitted, RequestJudge};
@@ -16,7 +17,6 @@ use sluice_types::{Direction, Protocol, RuleId};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-use crate::budget::Weight;
 use crate::metrics::Metrics;
 use crate::records::Records;
 use crate::rules::{Loaded, RulesDirectory};

@@ -4,7 +4,6 @@
 //! when the agent is gone. Without rules nothing passes.
 
 mod args;
-mod budget;
 mod door;
 mod flow;
 mod handover;

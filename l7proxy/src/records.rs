@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use sluice_client::{Client, path};
 use sluice_flow::ProxyRecord;
+use sluice_l7proxy::budget::{Budget, Weight};
 use tokio::time::Instant;
 
-use crate::budget::{Budget, Weight};
 use crate::metrics::{Fate, Metrics};
 
 /// How many records wait.

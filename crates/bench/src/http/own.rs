@@ -8,6 +8,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use anyhow::{Context, Result};
 use sluice_flow::{FlowVerdict, HttpRecord, ProxyRecord};
 use sluice_l7proxy::answer::DeniedBy;
+use sluice_l7proxy::budget::{Budget, Weight};
 use sluice_l7proxy::relay::{Host, Judgement, Outcome, Record, Settings, Signals, relay};
 use sluice_policy::l7::{HttpRequest, HttpRule, L7Rules, Pattern};
 use sluice_policy::requests::{RequestJudge, Says, Slot};
@@ -18,6 +19,9 @@ use tokio::sync::watch;
 
 use super::peers::paths;
 
+/// How many records the agent takes in a second, as the proxy's flag has it where nobody says otherwise.
+const RECORDS: u32 = 2_000;
+
 /// `http-proxy PORT SERVER RULES records|quiet`: runs until it is killed.
 pub(crate) fn serve(arguments: &[String]) -> Result<()> {
     let [port, server, rules, records] = arguments else {
@@ -26,7 +30,8 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
     let host = Arc::new(Own {
         judge: judge(rules.parse()?)?,
         server: SocketAddr::from(([127, 0, 0, 1], server.parse()?)),
-        records: (records == "records").then(record_thread),
+        records: (records == "records").then(|| (Budget::new(RECORDS), record_thread())),
+        begin: tokio::time::Instant::now(),
     });
     let address = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -49,7 +54,8 @@ pub(crate) fn serve(arguments: &[String]) -> Result<()> {
 struct Own {
     judge: RequestJudge,
     server: SocketAddr,
-    records: Option<SyncSender<ProxyRecord>>,
+    records: Option<(Budget, SyncSender<ProxyRecord>)>,
+    begin: tokio::time::Instant,
 }
 
 /// Writes records as the proxy does for the agent, to nowhere.
@@ -119,14 +125,17 @@ impl Host for Own {
     }
 
     fn record(&self, record: Record<'_, Self::Note>) {
-        let Some(records) = &self.records else { return };
-        let Some(endpoint) = EndpointId::new(7) else { return };
+        let (Some((budget, records)), Some(endpoint)) = (&self.records, EndpointId::new(7)) else { return };
         let (rule, part) = record.note;
         let verdict = match record.outcome {
             Outcome::Forwarded => FlowVerdict::Forwarded,
             Outcome::Denied | Outcome::Revoked => FlowVerdict::Dropped,
             Outcome::Failed => FlowVerdict::Error,
         };
+        let weight = if record.outcome == Outcome::Forwarded { Weight::Common } else { Weight::Telling };
+        if !budget.take(u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX), weight) {
+            return;
+        }
         let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
         // What does not fit is lost, as in the proxy.
         drop(records.try_send(ProxyRecord {
