@@ -193,7 +193,9 @@ pub async fn relay<C: Stream, H: Host>(
     signals: Signals,
     id: u64,
 ) -> End {
-    Connection::new(client, host, settings, signals, id).run().await
+    // It stays where it is: a future that is moved into another one takes the room of both.
+    let mut connection = Connection::new(client, host, settings, signals, id);
+    connection.run().await
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ impl<'h, C: relay::Stream, H: Host> Connection<'h, C, H> {
         self.changes.mark_unchanged();
         let (judgement, note) = head.judged(|request| self.host.judge(request));
         let id = format!("{:x}-{}", self.id, self.requests);
-        let flow = Flow::new(self.host, head, id, note);
+        let mut flow = Flow::new(self.host, head, id, note);
         let effects = match judgement {
             Judgement::Pass(effects) => effects,
             Judgement::Deny => {

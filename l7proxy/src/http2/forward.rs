@@ -24,8 +24,9 @@ pub(super) struct Head {
     uri: Uri,
     /// What is spoken in the tunnel that an extended CONNECT asks for.
     protocol: Option<Protocol>,
-    /// Without `Host`, which the authority stands for.
+    /// Without `Host`, which the authority stands for. Gone when they were forwarded, but for tunnels.
     headers: HeaderMap,
+    is_grpc: bool,
 }
 
 impl Head {
@@ -62,7 +63,8 @@ impl Head {
         parts.headers.remove(HOST);
         join_cookies(&mut parts.headers)?;
         let uri = whole(scheme, &authority, &path).ok_or(HeadError::BadTarget)?;
-        Ok(Self { method: parts.method, path, authority, uri, protocol, headers: parts.headers })
+        let is_grpc = is_grpc(&parts.headers);
+        Ok(Self { method: parts.method, path, authority, uri, protocol, headers: parts.headers, is_grpc })
     }
 
     /// Has it judged.
@@ -88,16 +90,15 @@ impl Head {
     }
 
     /// Whether a refusal has to be one of gRPC.
-    pub(super) fn is_grpc(&self) -> bool {
-        let kind = self.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+    pub(super) const fn is_grpc(&self) -> bool {
+        self.is_grpc
     }
 
     /// What the server gets: what was judged, with the effects carried out.
     ///
     /// # Errors
     /// An effect cannot be carried out.
-    pub(super) fn forwarded(&self, effects: &[HeaderEffect]) -> Result<Request<()>, EffectError> {
+    pub(super) fn forwarded(&mut self, effects: &[HeaderEffect]) -> Result<Request<()>, EffectError> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.version_mut() = Version::HTTP_2;
@@ -109,8 +110,10 @@ impl Head {
         Ok(request)
     }
 
-    fn changed(&self, effects: &[HeaderEffect]) -> Result<HeaderMap, EffectError> {
-        let mut headers = self.headers.clone();
+    fn changed(&mut self, effects: &[HeaderEffect]) -> Result<HeaderMap, EffectError> {
+        // A tunnel is judged again.
+        let mut headers =
+            if self.is_tunnel() { self.headers.clone() } else { std::mem::take(&mut self.headers) };
         let mut added = Vec::new();
         for effect in effects {
             check_effect(effect)?;
@@ -135,6 +138,11 @@ impl Head {
         }
         Ok(headers)
     }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
 /// Whose the request is: `:authority` and `Host` must not differ, and one of them must be there (RFC 9113, section
@@ -197,7 +205,7 @@ mod tests {
             ("http://web", "/", "web"),
         ];
         for (uri, path, authority) in cases {
-            let head = read(get(uri)).unwrap();
+            let mut head = read(get(uri)).unwrap();
             head.judged(|request| assert_eq!((request.path, request.authority), (path, authority), "{uri}"));
             let forwarded = head.forwarded(&[]).unwrap();
             let sent = forwarded.uri();
@@ -205,12 +213,12 @@ mod tests {
             assert_eq!(sent.authority().unwrap(), authority, "{uri}");
             assert_eq!(sent.scheme_str(), uri.split(':').next(), "{uri}");
         }
-        let head = read(get("/a").header("host", "web")).unwrap();
+        let mut head = read(get("/a").header("host", "web")).unwrap();
         assert_eq!(head.forwarded(&[]).unwrap().uri(), "http://web/a");
-        let tunnel = read(Request::builder().method("CONNECT").uri("web:443")).unwrap();
+        let mut tunnel = read(Request::builder().method("CONNECT").uri("web:443")).unwrap();
         assert_eq!((tunnel.path.as_str(), tunnel.is_tunnel()), ("", true));
         assert_eq!(tunnel.forwarded(&[]).unwrap().uri(), "web:443");
-        let server = read(Request::options("*").header("host", "web")).unwrap();
+        let mut server = read(Request::options("*").header("host", "web")).unwrap();
         assert_eq!(server.path, "*");
         assert_eq!(server.forwarded(&[]).unwrap().uri().path(), "*");
     }
@@ -252,7 +260,7 @@ mod tests {
     #[test]
     fn rules_see_whole_cookies() {
         let request = get("http://web/").header("cookie", "a=1").header("x", "y").header("cookie", "b=2");
-        let head = read(request).unwrap();
+        let mut head = read(request).unwrap();
         head.judged(|request| {
             let cookies: Vec<_> = request.headers.iter().filter(|(name, _)| *name == "cookie").collect();
             assert_eq!(cookies, [&("cookie", b"a=1; b=2".as_slice())]);
@@ -262,7 +270,7 @@ mod tests {
 
     #[test]
     fn effects_are_carried_out_or_none_is() {
-        let head = read(get("http://web/").header("x-token", "bad").header("x-gone", "1")).unwrap();
+        let mut head = read(get("http://web/").header("x-token", "bad").header("x-gone", "1")).unwrap();
         let effects = [
             effect(HeaderAction::Add, "X-Added", "1"),
             effect(HeaderAction::Delete, "X-Gone", ""),

@@ -72,21 +72,21 @@ impl<'h, C: Stream, H: Host> Connection<'h, C, H> {
     }
 
     /// Carries it to its end.
-    pub(super) async fn run(mut self) -> End {
+    pub(super) async fn run(&mut self) -> End {
         let end = self.carry().await.err().unwrap_or(End::Closed);
         if self.is_http2 {
-            return self.into_http2().await;
+            return self.go_on_in_http2().await;
         }
         self.finish(end).await;
         end
     }
 
     /// Goes on in HTTP/2, from the first byte.
-    async fn into_http2(self) -> End {
-        let Self { client: Side { stream, came, .. }, host, settings, signals, id, .. } = self;
-        let Some(client) = stream else { return End::ClientGone };
+    async fn go_on_in_http2(&mut self) -> End {
+        let Some(client) = self.client.stream.take() else { return End::ClientGone };
+        let (came, signals) = (std::mem::take(&mut self.client.came), self.signals.clone());
         // In a place of its own: connections of HTTP/1 do without its memory.
-        Box::pin(http2::relay(client, came, host, settings, signals, id)).await
+        Box::pin(http2::relay(client, came, self.host, self.settings, signals, self.id)).await
     }
 
     /// Goes on until the connection ends in order.

@@ -414,3 +414,14 @@ async fn answers_and_tunnels_go_on_while_leaving() {
     asking.leaving.send_replace(());
     tunnel(&mut asking).await;
 }
+
+/// Thousands of idle connections are thousands of these.
+#[tokio::test]
+async fn a_connection_takes_little_memory() {
+    let rig = Rig::new().await;
+    let settings = Settings::default();
+    let (changes, leaving) = (watch::Sender::new(0), watch::Sender::new(()));
+    let signals = Signals { changes: changes.subscribe(), leaving: leaving.subscribe() };
+    let connection = relay(rig.client, &*rig.rules, &settings, signals, 1);
+    assert!(size_of_val(&connection) <= 1_536, "{} bytes", size_of_val(&connection));
+}
