@@ -30,6 +30,8 @@ pub(crate) enum ObjectKey {
     EndpointSlice(ObjectName),
     /// Name.
     CidrGroup(String),
+    /// Namespace and name.
+    Secret(ObjectName),
 }
 
 impl fmt::Display for ObjectKey {
@@ -41,6 +43,7 @@ impl fmt::Display for ObjectKey {
             Self::Service(name) => write!(f, "service/{name}"),
             Self::EndpointSlice((namespace, name)) => write!(f, "endpointslice/{namespace}/{name}"),
             Self::CidrGroup(name) => write!(f, "cidrgroup/{name}"),
+            Self::Secret((namespace, name)) => write!(f, "secret/{namespace}/{name}"),
         }
     }
 }
@@ -60,6 +63,8 @@ pub(crate) enum Object {
     EndpointSlice(SliceObject),
     /// Prefixes.
     CidrGroup(GroupObject),
+    /// What headers are compared with.
+    Secret(SecretObject),
 }
 
 impl Object {
@@ -73,6 +78,7 @@ impl Object {
             Self::Service(service) => ObjectKey::Service(service.declared.name.clone()),
             Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.name.clone()),
             Self::CidrGroup(group) => ObjectKey::CidrGroup(group.name.clone()),
+            Self::Secret(secret) => ObjectKey::Secret(secret.name.clone()),
         }
     }
 }
@@ -138,6 +144,15 @@ pub(crate) struct GroupObject {
     pub group: CidrGroup,
     /// As users write it.
     pub object: serde_json::Value,
+}
+
+/// A Secret. Nobody is shown it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct SecretObject {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// What is in it.
+    pub secret: sluice_api::Secret,
 }
 
 /// A policy that passed every check.

@@ -272,6 +272,32 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_compared_with_what_is_in_secrets() {
+        let rules = "  ingress:\n  - toPorts:\n    - ports: [{port: \"80\", protocol: TCP}]\n      \
+            rules: {http: [{headerMatches: [{name: X-Token, secret: {namespace: shop, name: token}}]}]}\n";
+        let scene = Scene::new(&with_proxy(), &policy("web", "backend", rules));
+        let (_, server) = scene.pairs("shop/frontend")[0];
+        let ask = |token: &str| {
+            let mut client = scene.connect("shop/frontend", server, 80).unwrap();
+            client.send(&format!("GET / HTTP/1.1\r\nHost: a\r\nX-Token: {token}\r\n\r\n")).unwrap();
+            client.answer().unwrap().status
+        };
+        assert_eq!(ask("first"), 403, "there is no secret yet");
+        for value in ["first", "second"] {
+            let secret = format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: token, namespace: shop}}\nstringData: {{key: {value}}}\n"
+            );
+            scene.node.write_manifest("secret.yaml", &secret).unwrap();
+            wait_for("the secret", PATIENCE, || match ask(value) {
+                200 => Ok(()),
+                status => Err(format!("answered {status}")),
+            })
+            .unwrap();
+        }
+        assert_eq!(ask("first"), 403, "it is another one now");
+    }
+
+    #[test]
     fn audit_lets_requests_pass_and_reports_them() {
         let config = NodeConfig { audit: true, ..with_proxy() };
         let scene = Scene::new(&config, &policy("web", "backend", &ingress("/a")));

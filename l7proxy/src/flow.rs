@@ -133,8 +133,7 @@ impl Host for Flow {
             let note = Note { verdict: Verdict::Refuse, rule: RuleId::NONE, part: None, rules: None };
             return (Judgement::Deny, note);
         };
-        // No secrets come here yet: a header that is compared with one is different.
-        let (verdict, admitted) = judge.judge(request, &());
+        let (verdict, admitted) = judge.judge(request, rules.secrets());
         let Admitted { rule, part, effects, .. } = admitted;
         let judgement = match verdict {
             Verdict::Allow | Verdict::Audit => Judgement::Pass(effects),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_policy::requests::RequestJudge;
 use sluice_policy::{Query, RequestTable};
-use sluice_proxy_rules::{EndpointRules, Mode, file_name};
+use sluice_proxy_rules::{EndpointRules, Mode, NamedSecrets, file_name};
 use sluice_types::{Direction, EndpointId};
 
 /// How many compiled judges one endpoint keeps. With more peers and ports than that they are compiled again.
@@ -34,6 +34,7 @@ pub(crate) struct Loaded {
     egress: Mode,
     enforced: RequestTable,
     staged: Option<RequestTable>,
+    secrets: NamedSecrets,
     judges: Mutex<HashMap<Query, Arc<RequestJudge>>>,
 }
 
@@ -107,6 +108,7 @@ impl Loaded {
             egress: rules.egress,
             enforced,
             staged,
+            secrets: rules.secrets,
             judges: Mutex::default(),
         })
     }
@@ -117,6 +119,11 @@ impl Loaded {
             Direction::Ingress => &self.ingress,
             Direction::Egress => &self.egress,
         }
+    }
+
+    /// What headers are compared with.
+    pub(crate) const fn secrets(&self) -> &NamedSecrets {
+        &self.secrets
     }
 
     /// Who decides about the requests of connections like this.
@@ -185,6 +192,7 @@ mod tests {
             egress: Mode::default(),
             enforced: Table { rules: vec![Rules::Http(vec![rule])], slots: vec![slot] },
             staged: None,
+            secrets: NamedSecrets::default(),
         }
     }
 

@@ -58,6 +58,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "sluice-ebpf-common",
             "sluice-ebpf-loader",
             "sluice-flow",
+            "sluice-model",
             "sluice-netlink",
             "sluice-policy",
             "sluice-proxy-rules",

@@ -4,7 +4,8 @@ use sluice_api as api;
 use sluice_policy::{ParseError, PolicyKind, PolicyRef, Rule, ServiceName, parse};
 
 use super::{
-    GroupObject, NamespaceObject, Object, ObjectKey, PodObject, PolicyObject, ServiceObject, SliceObject,
+    GroupObject, NamespaceObject, Object, ObjectKey, PodObject, PolicyObject, SecretObject, ServiceObject,
+    SliceObject,
 };
 
 const DEFAULT: &str = "default";
@@ -94,7 +95,11 @@ fn meaning(
             let (group, name) = (parse::cidr_group(own)?, own.metadata.name.clone());
             Object::CidrGroup(GroupObject { name, group, object: json.clone() })
         }
-        api::Object::Node(_) | api::Object::Secret(_) | api::Object::Ignored => return Ok(None),
+        api::Object::Secret(secret) => {
+            let name = (namespace_of(&secret.metadata), secret.metadata.name.clone());
+            Object::Secret(SecretObject { name, secret: (**secret).clone() })
+        }
+        api::Object::Node(_) | api::Object::Ignored => return Ok(None),
     }))
 }
 
@@ -119,9 +124,10 @@ fn is_for_others(manifest: &api::Manifest) -> bool {
             | api::Kind::Pod
             | api::Kind::Namespace
             | api::Kind::Service
-            | api::Kind::EndpointSlice,
+            | api::Kind::EndpointSlice
+            | api::Kind::Secret,
         ) => false,
-        Some(api::Kind::Node | api::Kind::Secret) => true,
+        Some(api::Kind::Node) => true,
     }
 }
 
@@ -143,6 +149,7 @@ fn key_of(manifest: &api::Manifest) -> Option<ObjectKey> {
         ("policy.networking.k8s.io", "ClusterNetworkPolicy") => {
             policy_key(PolicyKind::Kcnp, String::new(), name)
         }
+        ("v1", "Secret") => ObjectKey::Secret((namespace, name)),
         ("v1", "Service") => ObjectKey::Service(ServiceName { namespace, name }),
         ("discovery.k8s.io", "EndpointSlice") => ObjectKey::EndpointSlice((namespace, name)),
         ("cilium.io", "CiliumCIDRGroup") => ObjectKey::CidrGroup(name),
@@ -267,7 +274,7 @@ spec:
     fn kinds_for_others_are_not_looked_at() {
         let cases = [
             ("v1", "Node", true),
-            ("v1", "Secret", true),
+            ("v1", "Secret", false),
             ("v1", "ConfigMap", true),
             ("v1", "Pod", false),
             ("v1", "Service", false),

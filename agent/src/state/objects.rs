@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_client::model::Problem;
+use sluice_model::SecretValues;
 use sluice_policy::PolicyRef;
 use sluice_policy::labels::pod_labels;
 use sluice_types::Labels;
@@ -23,6 +24,7 @@ pub(crate) struct Objects {
     pub(super) policies: BTreeMap<PolicyRef, PolicyObject>,
     /// Services, their slices and groups of prefixes as users write them; what they mean the engine knows.
     referents: BTreeMap<ObjectKey, serde_json::Value>,
+    pub(super) secrets: SecretValues,
     pub(super) refused: BTreeMap<ObjectKey, RefusedObject>,
     pub(super) problems: Vec<Problem>,
 }
@@ -110,6 +112,17 @@ impl State {
                 self.are_prefixes_stale |= !changed.is_empty();
                 self.changed.merge(changed);
             }
+            Object::Secret(own) => {
+                self.objects.secrets.insert(&own.secret);
+                self.secrets_changed();
+            }
+        }
+    }
+
+    /// What the proxies were told may have other values in it now.
+    fn secrets_changed(&mut self) {
+        for endpoint in self.endpoints.values_mut().filter(|known| known.told.is_some()) {
+            endpoint.is_dirty = true;
         }
     }
 
@@ -133,6 +146,10 @@ impl State {
             }
             ObjectKey::Service(name) => self.touched.extend(self.services.remove_service(&name)),
             ObjectKey::EndpointSlice(name) => self.touched.extend(self.services.remove_slice(&name)),
+            ObjectKey::Secret((namespace, name)) => {
+                self.objects.secrets.remove(&namespace, &name);
+                self.secrets_changed();
+            }
             ObjectKey::CidrGroup(name) => {
                 let changed = self.repository.remove_cidr_group(&name);
                 self.are_prefixes_stale |= !changed.is_empty();

@@ -286,7 +286,8 @@ impl State {
             | ObjectKey::Namespace(_)
             | ObjectKey::Service(_)
             | ObjectKey::EndpointSlice(_)
-            | ObjectKey::CidrGroup(_) => None,
+            | ObjectKey::CidrGroup(_)
+            | ObjectKey::Secret(_) => None,
         });
         in_force.chain(never_good).collect()
     }

@@ -49,7 +49,14 @@ impl State {
             }
             return;
         }
-        let rules = EndpointRules::new(id, endpoint.generation, identity, endpoint.name(), policy);
+        let rules = EndpointRules::new(
+            id,
+            endpoint.generation,
+            identity,
+            endpoint.name(),
+            policy,
+            &self.objects.secrets,
+        );
         if endpoint.told.as_ref() != Some(&rules) {
             endpoint.told = Some(rules.clone());
             flight.rules.write.push(rules);

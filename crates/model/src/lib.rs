@@ -31,6 +31,7 @@ pub use matrix::{Group, Matrix};
 pub use meet::{Met, meet};
 pub use participant::{Participant, Who};
 pub use reach::{Judges, PROTOCOLS, Passage, Reach, Requests, Span};
+pub use secrets::SecretValues;
 pub use selected::{Role, Selected};
 pub use services::ServiceError;
 pub use trace::{Side, Trace, TraceError, Word};

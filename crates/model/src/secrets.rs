@@ -7,8 +7,9 @@ use sluice_api::Secret;
 use sluice_policy::l7::Secrets;
 
 /// Secrets by namespace and name. Of a Secret with one key that key's value counts; with several nobody can say which.
+/// `Debug` shows their names alone.
 #[derive(Default)]
-pub(crate) struct SecretValues {
+pub struct SecretValues {
     values: BTreeMap<(String, String), Vec<u8>>,
 }
 
@@ -20,7 +21,7 @@ impl std::fmt::Debug for SecretValues {
 
 impl SecretValues {
     /// Makes a Secret known. A value that is no base64 is left out.
-    pub(crate) fn insert(&mut self, secret: &Secret) {
+    pub fn insert(&mut self, secret: &Secret) {
         let namespace = secret.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let mut texts: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
         for (key, value) in secret.data.iter().flatten() {
@@ -36,6 +37,13 @@ impl SecretValues {
             (Some(only), None) => self.values.insert(place, only),
             _ => self.values.remove(&place),
         };
+    }
+}
+
+impl SecretValues {
+    /// There is no such Secret any more.
+    pub fn remove(&mut self, namespace: &str, name: &str) {
+        self.values.remove(&(namespace.to_owned(), name.to_owned()));
     }
 }
 

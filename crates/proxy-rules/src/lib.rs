@@ -5,13 +5,15 @@
 //! (`docs/adr/0008-rules-for-proxies-are-files.md`). The rules become the engine's [`RequestTable`] again: both sides
 //! ask the same code.
 
+mod secrets;
 mod table;
 
 use serde::{Deserialize, Serialize};
-use sluice_policy::l7::PatternError;
+use sluice_policy::l7::{PatternError, Secrets};
 use sluice_policy::{EndpointPolicy, RequestTable};
 use sluice_types::{Direction, EndpointId, Identity};
 
+pub use secrets::NamedSecrets;
 pub use table::{Rule, Rules, Says, Slot, Table};
 
 /// Below the agent's state directory: where the files are.
@@ -49,6 +51,9 @@ pub struct EndpointRules {
     /// there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staged: Option<Table>,
+    /// What headers are compared with that is not in the rules.
+    #[serde(default, skip_serializing_if = "NamedSecrets::is_empty")]
+    pub secrets: NamedSecrets,
 }
 
 /// How one direction is judged.
@@ -78,7 +83,7 @@ pub enum RulesError {
 }
 
 impl EndpointRules {
-    /// The rules that `policy` has about requests.
+    /// The rules that `policy` has about requests, with those of `secrets` that they name.
     #[must_use]
     pub fn new(
         endpoint: EndpointId,
@@ -86,6 +91,7 @@ impl EndpointRules {
         identity: Identity,
         name: String,
         policy: &EndpointPolicy,
+        secrets: &dyn Secrets,
     ) -> Self {
         let mode = |direction, staged| Mode {
             audit: policy.map_state.audit(direction),
@@ -103,6 +109,7 @@ impl EndpointRules {
             egress: mode(Direction::Egress, policy.map_state.staged_egress),
             enforced: Table::new(&policy.requests),
             staged: is_staged.then(|| Table::new(&policy.staged_requests)),
+            secrets: NamedSecrets::of([&policy.requests, &policy.staged_requests], secrets),
         }
     }
 

@@ -24,7 +24,7 @@ fn policies_of(written: &[Policy]) -> Vec<EndpointPolicy> {
 
 fn written(policy: &EndpointPolicy) -> EndpointRules {
     let id = EndpointId::new(17).unwrap();
-    EndpointRules::new(id, 70, Identity::new(1_001), "shop/web".to_owned(), policy)
+    EndpointRules::new(id, 70, Identity::new(1_001), "shop/web".to_owned(), policy, &())
 }
 
 /// What is about HTTP comes back as it was; of the rest that it is there.
@@ -123,4 +123,40 @@ proptest! {
     fn rules_come_back_as_they_were(policies in policies()) {
         policies_of(&policies).iter().for_each(|policy| { check(policy); });
     }
+}
+
+/// A secret goes along with the rules that name it, no other does, and no message shows it.
+#[test]
+fn secrets_that_rules_name_go_along() {
+    let text = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: p, namespace: a}
+spec:
+  endpointSelector: {}
+  ingress:
+  - toPorts:
+    - ports: [{port: '80', protocol: TCP}]
+      rules:
+        http:
+        - headerMatches: [{name: X-Token, secret: {namespace: a, name: token}}]
+        - headerMatches: [{name: X-Other, secret: {name: missing}}]
+";
+    struct Values;
+    impl Secrets for Values {
+        fn value(&self, namespace: Option<&str>, name: &str) -> Option<Vec<u8>> {
+            (name != "missing").then(|| format!("{}/{name}", namespace.unwrap_or("-")).into_bytes())
+        }
+    }
+    let Object::CiliumNetworkPolicy(cnp) = read_manifests(text).remove(0).content.unwrap() else { panic!() };
+    let policy = policies_of(&[Policy::Cnp(*cnp)]).remove(0);
+    let id = EndpointId::new(17).unwrap();
+    let rules = EndpointRules::new(id, 70, Identity::new(1_001), "a/web".to_owned(), &policy, &Values);
+    let read: EndpointRules = serde_json::from_str(&serde_json::to_string(&rules).unwrap()).unwrap();
+    assert_eq!(read.secrets.value(Some("a"), "token").as_deref(), Some(b"a/token".as_slice()));
+    assert_eq!(read.secrets.value(None, "missing"), None);
+    assert_eq!(read.secrets.value(Some("a"), "unnamed"), None);
+    assert_eq!(format!("{:?}", read.secrets), "NamedSecrets([a/token])");
+    let without = written(&policy);
+    assert!(without.secrets.is_empty() && !serde_json::to_string(&without).unwrap().contains("secrets"));
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sluice_policy::l7::Secrets;
 use sluice_proxy_rules::Rules;
 use sluice_types::Verdict;
 
@@ -83,4 +84,34 @@ fn the_next_agent_tells_them_again() {
     rig.event(crate::event::Event::NodeAddresses(["192.168.0.1".parse().unwrap()].into()));
     rig.manifests(&format!("{}---\n{}---\n{}", pod("web", "web"), pod("other", "other"), get("/a")));
     assert_eq!(paths(&rig, web.id), ["/a"]);
+}
+
+/// A Secret comes, changes and goes: the proxy has the value that there is, and only where a rule names it.
+#[test]
+fn secrets_are_told_with_the_rules_that_name_them() {
+    let mut rig = Rig::new();
+    let web = rig.running("web", "web");
+    let secret = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: token, namespace: shop}}\nstringData: {{key: {value}}}\n"
+        )
+    };
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  \
+        endpointSelector: {}\n  ingress:\n  - toPorts:\n    - ports: [{port: \"80\", protocol: TCP}]\n      \
+        rules: {http: [{headerMatches: [{name: X-Token, secret: {namespace: shop, name: token}}]}]}\n";
+    let value = |rig: &Rig| {
+        let rules = rig.world.rules.get(&web.id).unwrap();
+        rules.secrets.value(Some("shop"), "token").map(|value| String::from_utf8(value).unwrap())
+    };
+    rig.manifests(policy);
+    assert_eq!(value(&rig), None);
+    rig.manifests(&secret("a"));
+    assert_eq!(value(&rig).as_deref(), Some("a"));
+    rig.manifests(&secret("b"));
+    assert_eq!(value(&rig).as_deref(), Some("b"));
+    rig.remove(&secret("b"));
+    assert_eq!(value(&rig), None);
+    rig.manifests(&get("/a"));
+    rig.manifests(&secret("c"));
+    assert!(rig.world.rules.get(&web.id).unwrap().secrets.is_empty(), "no rule names it");
 }
