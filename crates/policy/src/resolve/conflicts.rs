@@ -9,7 +9,7 @@ use crate::{
     l7::Parser,
     map_state::{Entry, EntryVerdict, Key, L4Match},
     precedence::{Rank, same_priority},
-    requests::Says,
+    requests::{Says, Slot},
 };
 
 /// Two rules that want the same traffic read as two protocols.
@@ -107,7 +107,8 @@ fn conflict(direction: Direction, first: &Reader, second: &Reader) -> Conflict {
     Conflict { direction, one: one.rule, reads: one.parser, other: other.rule, other_reads: other.parser }
 }
 
-/// A denial of their own priority, stronger than whatever the two rules allow.
+/// A denial of their own priority, stronger than whatever the two rules allow. Of requests as well: where this is only
+/// reported, a proxy sees them all the same, for rules that are in force.
 fn shut(tables: &mut Tables, key: Key, reader: &Reader) {
     let precedence = (reader.precedence & !0xFF) | Rank::Deny as u32;
     let entry = Entry { precedence, verdict: EntryVerdict::Deny, rule: reader.rule };
@@ -115,4 +116,5 @@ fn shut(tables: &mut Tables, key: Key, reader: &Reader) {
     if place.precedence < precedence {
         *place = entry;
     }
+    tables.requests.put(key, Slot { precedence, rule: reader.rule, exact: false, says: Says::Deny });
 }

@@ -344,6 +344,30 @@ fn requests_of_peers_that_would_be_denied_are_reported() {
     }
 }
 
+/// Two protocols on one port, in audit mode, beside a rule in force that reads one of them: everything would be denied.
+#[test]
+fn requests_under_a_conflict_in_audit_mode_are_reported() {
+    let mut scene = scene();
+    let port = "ports: [{port: '443', protocol: TCP}]";
+    scene.cnp(
+        "p",
+        &format!("{{endpointSelector: {{}}, egress: [{{toPorts: [{{{port}, rules: {{http: [{{}}]}}}}]}}]}}"),
+    );
+    scene.apply(&format!(
+        "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: q, namespace: shop, \
+         annotations: {{sluice.dev/audit: 'true'}}}}, \
+         spec: {{endpointSelector: {{}}, egress: [{{toPorts: [{{{port}, serverNames: [a.com]}}]}}]}}}}"
+    ));
+    let policy = scene.repository.resolve(scene.subject("shop/backend"));
+    let peer = scene.identity("kube-system/dns");
+    let query = Query { direction: Direction::Egress, peer, protocol: Protocol::Tcp, port: Some(443) };
+    let judge = RequestJudge::new(&policy.requests, Some(&policy.staged_requests), false, &query);
+    let http = HttpRequest { method: "GET", path: "/", authority: "a", headers: &[] };
+    let asked = Asked { request: &Request::Http(http), secrets: &() };
+    assert_eq!(policy.judge(&query, Some(asked)).0, Outcome::Audit);
+    assert_eq!(judge.judge(&http, &()).0, Outcome::Audit);
+}
+
 #[test]
 fn what_is_refused() {
     let many = |one: &str| vec![one; 26].join(", ");
