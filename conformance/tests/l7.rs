@@ -2,16 +2,14 @@
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::net::{IpAddr, SocketAddr};
 
     use rustix::process::{Signal, kill_process};
     use sluice_conformance::agent::PATIENCE;
     use sluice_conformance::clock::wait_for;
     use sluice_conformance::http::{HttpClient, HttpServer};
-    use sluice_conformance::netns::{Netns, hide_mounts};
-    use sluice_conformance::node::{Node, NodeConfig};
-    use sluice_conformance::topology::PodSpec;
+    use sluice_conformance::node::NodeConfig;
+    use sluice_conformance::scene::Scene;
 
     const PODS: [&str; 3] = ["shop/backend", "shop/frontend", "shop/other"];
     const PORTS: [u16; 4] = [80, 81, 8_050, 65_000];
@@ -33,61 +31,22 @@ mod tests {
         )
     }
 
-    struct Scene {
+    /// The pods, and a server in one of them.
+    struct Shop {
         server: HttpServer,
-        node: Node,
+        scene: Scene,
     }
 
-    impl Scene {
+    impl Shop {
         fn new(config: &NodeConfig, manifest: &str) -> Self {
-            hide_mounts().unwrap();
-            let mut node = Node::start(config).unwrap();
-            node.write_namespace("shop", &BTreeMap::new()).unwrap();
-            for pod in PODS {
-                let app = pod.trim_start_matches("shop/").to_owned();
-                let spec =
-                    PodSpec { labels: BTreeMap::from([("app".to_owned(), app)]), ports: BTreeMap::new() };
-                node.write_pod(pod, &spec).unwrap();
-            }
-            node.add_pods(PODS).unwrap();
-            let backend = node.pod("shop/backend").unwrap();
+            let scene = Scene::new(config, &PODS, manifest).unwrap();
+            let backend = scene.node.pod("shop/backend").unwrap();
             let server = HttpServer::start(&backend.netns, &backend.addresses, &PORTS).unwrap();
-            let scene = Self { server, node };
-            scene.put(manifest);
-            wait_for("the proxy", PATIENCE, || scene.node.agent.proxy_pid().ok_or_else(|| "none".to_owned()))
-                .unwrap();
-            scene
-        }
-
-        /// Puts the policies in the place of those before, and waits until they are in force.
-        fn put(&self, manifest: &str) {
-            let revision = || {
-                let status: serde_json::Value = self.node.agent.fetch("/v1/status").unwrap();
-                assert_eq!(status["problems"], serde_json::json!([]), "{manifest}");
-                status["revision"].as_u64().unwrap()
-            };
-            let before = revision();
-            self.node.write_manifest("p.yaml", manifest).unwrap();
-            wait_for("the policies read", PATIENCE, || {
-                if revision() > before { Ok(()) } else { Err("not read".to_owned()) }
-            })
-            .unwrap();
-            wait_for("the policies in force", PATIENCE, || {
-                let endpoints = self.node.agent.endpoints().map_err(|error| format!("{error:#}"))?;
-                let is_done = endpoints
-                    .iter()
-                    .all(|own| own.state == "ready" && own.realized_revision == own.wanted_revision);
-                if is_done { Ok(()) } else { Err(format!("{endpoints:?}")) }
-            })
-            .unwrap();
-        }
-
-        fn netns(&self, pod: &str) -> &Netns {
-            &self.node.pod(pod).unwrap().netns
+            Self { server, scene }
         }
 
         fn addresses(&self, pod: &str) -> &[IpAddr] {
-            &self.node.pod(pod).unwrap().addresses
+            &self.scene.node.pod(pod).unwrap().addresses
         }
 
         /// Each address of the backend with the address of the same family of `pod`.
@@ -97,11 +56,11 @@ mod tests {
         }
 
         fn connect(&self, pod: &str, server: IpAddr, port: u16) -> anyhow::Result<HttpClient> {
-            HttpClient::connect(self.netns(pod), SocketAddr::new(server, port))
+            HttpClient::connect(self.scene.netns(pod).unwrap(), SocketAddr::new(server, port))
         }
 
         fn proxy(&self, signal: Signal) {
-            kill_process(self.node.agent.proxy_pid().unwrap(), signal).unwrap();
+            kill_process(self.scene.node.agent.proxy_pid().unwrap(), signal).unwrap();
         }
     }
 
@@ -116,9 +75,9 @@ mod tests {
 
     #[test]
     fn requests_are_judged_and_the_server_sees_its_client() {
-        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a.*")));
-        for (own, server) in scene.pairs("shop/frontend") {
-            let mut client = scene.connect("shop/frontend", server, 80).unwrap();
+        let shop = Shop::new(&with_proxy(), &policy("web", "backend", &ingress("/a.*")));
+        for (own, server) in shop.pairs("shop/frontend") {
+            let mut client = shop.connect("shop/frontend", server, 80).unwrap();
             for nth in 0..3 {
                 let answer = client.ask(&format!("GET /a{nth}")).unwrap();
                 assert_eq!((answer.status, answer.body), (200, format!("{own} GET /a{nth} HTTP/1.1")));
@@ -135,14 +94,15 @@ mod tests {
                 .unwrap();
             assert_eq!(client.answer().unwrap().status, 400);
         }
-        let seen = scene.server.requests();
-        for (_, server) in scene.pairs("shop/other") {
-            assert_eq!(status(scene.connect("shop/other", server, 80), "GET /a"), 0, "not its rule");
+        let seen = shop.server.requests();
+        for (_, server) in shop.pairs("shop/other") {
+            assert_eq!(status(shop.connect("shop/other", server, 80), "GET /a"), 0, "not its rule");
         }
-        assert_eq!(scene.server.requests(), seen);
+        assert_eq!(shop.server.requests(), seen);
         // Who was denied what, and by whom.
         let flows = wait_for("the record", PATIENCE, || {
-            let flows = scene
+            let flows = shop
+                .scene
                 .node
                 .monitor
                 .flows(|flow| flow.verdict == "DROPPED" && flow.to_string().contains("DELETE"));
@@ -158,18 +118,18 @@ mod tests {
     /// A proxy that is stopped holds nothing up but what it must look into, and nothing passes it by.
     #[test]
     fn only_flows_with_rules_about_requests_meet_the_proxy() {
-        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
-        scene.proxy(Signal::STOP);
-        for (own, server) in scene.pairs("shop/frontend") {
-            let answer = scene.connect("shop/frontend", server, 81).unwrap().ask("DELETE /x").unwrap();
+        let shop = Shop::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        shop.proxy(Signal::STOP);
+        for (own, server) in shop.pairs("shop/frontend") {
+            let answer = shop.connect("shop/frontend", server, 81).unwrap().ask("DELETE /x").unwrap();
             assert_eq!((answer.status, answer.body), (200, format!("{own} DELETE /x HTTP/1.1")));
         }
-        let seen = scene.server.requests();
-        for (_, server) in scene.pairs("shop/frontend") {
-            assert_eq!(status(scene.connect("shop/frontend", server, 80), "GET /a"), 0);
+        let seen = shop.server.requests();
+        for (_, server) in shop.pairs("shop/frontend") {
+            assert_eq!(status(shop.connect("shop/frontend", server, 80), "GET /a"), 0);
         }
-        assert_eq!(scene.server.requests(), seen);
-        scene.proxy(Signal::CONT);
+        assert_eq!(shop.server.requests(), seen);
+        shop.proxy(Signal::CONT);
     }
 
     /// A rule's ports may be a range, or all there are (CVE-2024-52529).
@@ -181,24 +141,26 @@ mod tests {
                  rules: {{http: [{{method: GET}}]}}\n"
             )
         };
-        let scene = Scene::new(
+        let shop = Shop::new(
             &with_proxy(),
             &policy("web", "backend", &rules("port: \"8000\", endPort: 8100, protocol: TCP")),
         );
         let check = |ports: &[u16]| {
-            for (_, server) in scene.pairs("shop/frontend") {
+            for (_, server) in shop.pairs("shop/frontend") {
                 for port in ports {
-                    let mut client = scene.connect("shop/frontend", server, *port).unwrap();
+                    let mut client = shop.connect("shop/frontend", server, *port).unwrap();
                     assert_eq!(client.ask("GET /a").unwrap().status, 200, "{port}");
                     assert_eq!(client.ask("PUT /a").unwrap().status, 403, "{port}");
                 }
             }
         };
         check(&[8_050]);
-        for (_, server) in scene.pairs("shop/frontend") {
-            assert_eq!(status(scene.connect("shop/frontend", server, 81), "GET /a"), 0);
+        for (_, server) in shop.pairs("shop/frontend") {
+            assert_eq!(status(shop.connect("shop/frontend", server, 81), "GET /a"), 0);
         }
-        scene.put(&policy("web", "backend", &rules("port: \"1\", endPort: 65535, protocol: TCP")));
+        shop.scene
+            .put(&policy("web", "backend", &rules("port: \"1\", endPort: 65535, protocol: TCP")))
+            .unwrap();
         check(&[80, 65_000]);
     }
 
@@ -208,9 +170,9 @@ mod tests {
         let egress = "  egress:\n  - toEndpoints: [{matchLabels: {app: backend}}]\n    toPorts:\n    - ports: [{port: \"80\", \
                       protocol: TCP}]\n      rules: {http: [{path: \"/(a|b)\"}]}\n";
         let manifest = policy("out", "frontend", egress) + &policy("in", "backend", &ingress("/(a|c)"));
-        let scene = Scene::new(&with_proxy(), &manifest);
-        for (own, server) in scene.pairs("shop/frontend") {
-            let mut client = scene.connect("shop/frontend", server, 80).unwrap();
+        let shop = Shop::new(&with_proxy(), &manifest);
+        for (own, server) in shop.pairs("shop/frontend") {
+            let mut client = shop.connect("shop/frontend", server, 80).unwrap();
             let answer = client.ask("GET /a").unwrap();
             assert_eq!((answer.status, answer.body), (200, format!("{own} GET /a HTTP/1.1")));
             for request in ["GET /b", "GET /c", "PUT /a"] {
@@ -218,28 +180,30 @@ mod tests {
             }
         }
         // A client whose own policy lets everything pass, and whom the server does not know.
-        scene.put(&(policy("out", "other", egress) + &policy("in", "backend", &ingress("/.*"))));
-        let seen = scene.server.requests();
-        for (_, server) in scene.pairs("shop/other") {
-            let got = status(scene.connect("shop/other", server, 80), "GET /a");
+        shop.scene
+            .put(&(policy("out", "other", egress) + &policy("in", "backend", &ingress("/.*"))))
+            .unwrap();
+        let seen = shop.server.requests();
+        for (_, server) in shop.pairs("shop/other") {
+            let got = status(shop.connect("shop/other", server, 80), "GET /a");
             assert!(matches!(got, 0 | 503 | 504), "{got}");
         }
-        assert_eq!(scene.server.requests(), seen);
+        assert_eq!(shop.server.requests(), seen);
     }
 
     #[test]
     fn rules_about_what_leaves_the_node() {
         let egress = "  egress:\n  - toEntities: [world]\n    toPorts:\n    - ports: [{port: \"80\", protocol: TCP}]\n      \
                       rules: {http: [{method: GET}]}\n";
-        let scene = Scene::new(&with_proxy(), &policy("out", "frontend", egress));
+        let shop = Shop::new(&with_proxy(), &policy("out", "frontend", egress));
         let world: Vec<IpAddr> =
             ["198.51.100.1", "2001:db8:51::1"].iter().map(|text| text.parse().unwrap()).collect();
-        let _server = HttpServer::start(&scene.node.world, &world, &[80]).unwrap();
+        let _server = HttpServer::start(&shop.scene.node.world, &world, &[80]).unwrap();
         for address in world {
-            let mut client = scene.connect("shop/frontend", address, 80).unwrap();
+            let mut client = shop.connect("shop/frontend", address, 80).unwrap();
             let answer = client.ask("GET /a").unwrap();
             assert_eq!(answer.status, 200);
-            let own = scene.addresses("shop/frontend");
+            let own = shop.addresses("shop/frontend");
             assert!(
                 !own.iter().any(|own| answer.body.starts_with(&own.to_string())),
                 "masqueraded: {answer:?}"
@@ -250,22 +214,22 @@ mod tests {
 
     #[test]
     fn a_change_reaches_the_next_request_and_ends_tunnels() {
-        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/(a|ws)")));
-        let (_, server) = scene.pairs("shop/frontend")[0];
-        let mut client = scene.connect("shop/frontend", server, 80).unwrap();
-        let mut tunnel = scene.connect("shop/frontend", server, 80).unwrap();
+        let shop = Shop::new(&with_proxy(), &policy("web", "backend", &ingress("/(a|ws)")));
+        let (_, server) = shop.pairs("shop/frontend")[0];
+        let mut client = shop.connect("shop/frontend", server, 80).unwrap();
+        let mut tunnel = shop.connect("shop/frontend", server, 80).unwrap();
         assert_eq!(client.ask("GET /a").unwrap().status, 200);
         tunnel
             .send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello")
             .unwrap();
         assert_eq!(tunnel.answer().unwrap().status, 101);
         assert_eq!(tunnel.read(5).unwrap(), "hello");
-        scene.put(&policy("web", "backend", &ingress("/(b|ws)")));
+        shop.scene.put(&policy("web", "backend", &ingress("/(b|ws)"))).unwrap();
         assert_eq!(client.ask("GET /a").unwrap().status, 403);
         assert_eq!(client.ask("GET /b").unwrap().status, 200);
         tunnel.send("still").unwrap();
         assert_eq!(tunnel.read(5).unwrap(), "still");
-        scene.put(&policy("web", "backend", &ingress("/b")));
+        shop.scene.put(&policy("web", "backend", &ingress("/b"))).unwrap();
         let sent = tunnel.send("gone").and_then(|()| tunnel.read(4));
         assert!(sent.is_err(), "{sent:?}");
         assert_eq!(client.ask("GET /b").unwrap().status, 200);
@@ -275,10 +239,10 @@ mod tests {
     fn headers_are_compared_with_what_is_in_secrets() {
         let rules = "  ingress:\n  - toPorts:\n    - ports: [{port: \"80\", protocol: TCP}]\n      \
             rules: {http: [{headerMatches: [{name: X-Token, secret: {namespace: shop, name: token}}]}]}\n";
-        let scene = Scene::new(&with_proxy(), &policy("web", "backend", rules));
-        let (_, server) = scene.pairs("shop/frontend")[0];
+        let shop = Shop::new(&with_proxy(), &policy("web", "backend", rules));
+        let (_, server) = shop.pairs("shop/frontend")[0];
         let ask = |token: &str| {
-            let mut client = scene.connect("shop/frontend", server, 80).unwrap();
+            let mut client = shop.connect("shop/frontend", server, 80).unwrap();
             client.send(&format!("GET / HTTP/1.1\r\nHost: a\r\nX-Token: {token}\r\n\r\n")).unwrap();
             client.answer().unwrap().status
         };
@@ -287,7 +251,7 @@ mod tests {
             let secret = format!(
                 "apiVersion: v1\nkind: Secret\nmetadata: {{name: token, namespace: shop}}\nstringData: {{key: {value}}}\n"
             );
-            scene.node.write_manifest("secret.yaml", &secret).unwrap();
+            shop.scene.node.write_manifest("secret.yaml", &secret).unwrap();
             wait_for("the secret", PATIENCE, || match ask(value) {
                 200 => Ok(()),
                 status => Err(format!("answered {status}")),
@@ -300,11 +264,12 @@ mod tests {
     #[test]
     fn audit_lets_requests_pass_and_reports_them() {
         let config = NodeConfig { audit: true, ..with_proxy() };
-        let scene = Scene::new(&config, &policy("web", "backend", &ingress("/a")));
-        let (_, server) = scene.pairs("shop/frontend")[0];
-        assert_eq!(status(scene.connect("shop/frontend", server, 80), "DELETE /b"), 200);
+        let shop = Shop::new(&config, &policy("web", "backend", &ingress("/a")));
+        let (_, server) = shop.pairs("shop/frontend")[0];
+        assert_eq!(status(shop.connect("shop/frontend", server, 80), "DELETE /b"), 200);
         wait_for("the record", PATIENCE, || {
-            let flows = scene
+            let flows = shop
+                .scene
                 .node
                 .monitor
                 .flows(|flow| flow.verdict == "AUDIT" && flow.to_string().contains("DELETE"));
@@ -315,67 +280,67 @@ mod tests {
 
     #[test]
     fn the_agent_may_die() {
-        let mut scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
-        let (_, server) = scene.pairs("shop/frontend")[0];
-        let proxy = scene.node.agent.proxy_pid().unwrap();
-        let mut kept = scene.connect("shop/frontend", server, 80).unwrap();
-        let mut check = |scene: &Scene| {
+        let mut shop = Shop::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        let (_, server) = shop.pairs("shop/frontend")[0];
+        let proxy = shop.scene.node.agent.proxy_pid().unwrap();
+        let mut kept = shop.connect("shop/frontend", server, 80).unwrap();
+        let mut check = |shop: &Shop| {
             for _ in 0..20 {
                 assert_eq!(kept.ask("GET /a").unwrap().status, 200);
                 assert_eq!(kept.ask("PUT /a").unwrap().status, 403);
-                assert_eq!(status(scene.connect("shop/frontend", server, 80), "GET /a"), 200);
+                assert_eq!(status(shop.connect("shop/frontend", server, 80), "GET /a"), 200);
             }
         };
-        check(&scene);
+        check(&shop);
         for _ in 0..3 {
-            scene.node.kill_agent().unwrap();
-            check(&scene);
-            scene.node.agent.start_again(&scene.node.netns).unwrap();
-            check(&scene);
-            scene.node.agent.wait_ready().unwrap();
-            scene.node.monitor.wait_for_start().unwrap();
-            check(&scene);
+            shop.scene.node.kill_agent().unwrap();
+            check(&shop);
+            shop.scene.node.agent.start_again(&shop.scene.node.netns).unwrap();
+            check(&shop);
+            shop.scene.node.agent.wait_ready().unwrap();
+            shop.scene.node.monitor.wait_for_start().unwrap();
+            check(&shop);
         }
-        assert_eq!(scene.node.agent.proxy_pid(), Some(proxy), "the same one all the time");
+        assert_eq!(shop.scene.node.agent.proxy_pid(), Some(proxy), "the same one all the time");
     }
 
     #[test]
     fn a_proxy_that_dies_lets_nothing_pass_and_is_back_soon() {
-        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
-        let (_, server) = scene.pairs("shop/frontend")[0];
-        assert_eq!(status(scene.connect("shop/frontend", server, 80), "GET /a"), 200);
-        let first = scene.node.agent.proxy_pid().unwrap();
+        let shop = Shop::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        let (_, server) = shop.pairs("shop/frontend")[0];
+        assert_eq!(status(shop.connect("shop/frontend", server, 80), "GET /a"), 200);
+        let first = shop.scene.node.agent.proxy_pid().unwrap();
         for _ in 0..3 {
-            let before = scene.node.agent.proxy_pid().unwrap();
-            let seen = scene.server.requests();
-            scene.proxy(Signal::KILL);
-            let got = status(scene.connect("shop/frontend", server, 80), "PUT /a");
+            let before = shop.scene.node.agent.proxy_pid().unwrap();
+            let seen = shop.server.requests();
+            shop.proxy(Signal::KILL);
+            let got = status(shop.connect("shop/frontend", server, 80), "PUT /a");
             assert!(matches!(got, 0 | 403), "{got}");
-            assert_eq!(scene.server.requests(), seen);
+            assert_eq!(shop.server.requests(), seen);
             wait_for("another proxy", PATIENCE, || {
-                let is_back = scene.node.agent.proxy_pid().is_some_and(|pid| pid != before)
-                    && status(scene.connect("shop/frontend", server, 80), "GET /a") == 200;
+                let is_back = shop.scene.node.agent.proxy_pid().is_some_and(|pid| pid != before)
+                    && status(shop.connect("shop/frontend", server, 80), "GET /a") == 200;
                 if is_back { Ok(()) } else { Err("not back".to_owned()) }
             })
             .unwrap();
         }
-        assert_ne!(scene.node.agent.proxy_pid(), Some(first));
+        assert_ne!(shop.scene.node.agent.proxy_pid(), Some(first));
     }
 
     #[test]
     fn nobody_reaches_the_proxy_by_another_way() {
-        let scene = Scene::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
+        let shop = Shop::new(&with_proxy(), &policy("web", "backend", &ingress("/a")));
         // The pod has no such listener on its loopback, and the node's is not for it.
         for address in ["127.0.0.1", "10.244.0.1"] {
             let target = SocketAddr::new(address.parse().unwrap(), 15_001);
             assert_eq!(
-                status(HttpClient::connect(scene.netns("shop/other"), target), "GET /a"),
+                status(HttpClient::connect(shop.scene.netns("shop/other").unwrap(), target), "GET /a"),
                 0,
                 "{address}"
             );
         }
         // From the node itself it is reached, and refuses.
         let target = SocketAddr::new("127.0.0.1".parse().unwrap(), 15_001);
-        assert_eq!(status(HttpClient::connect(&scene.node.netns, target), "GET /a"), 0);
+        assert_eq!(status(HttpClient::connect(&shop.scene.node.netns, target), "GET /a"), 0);
     }
 }
