@@ -15,8 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::netns::Netns;
-use crate::report::{Aim, Row, write_out};
-use crate::rounds::{Scores, interleave};
+use crate::report::{Aim, Row, warn_if_noisy};
+use crate::rounds::interleave;
 
 pub(crate) use differential::run as differential;
 pub(crate) use own::serve;
@@ -334,14 +334,4 @@ fn resident(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).context("statm")?;
     Ok(pages * 4096.0)
-}
-
-fn warn_if_noisy(what: &str, scores: &Scores) {
-    let drift = scores.drift(1);
-    if drift > 0.05 {
-        write_out(&format!(
-            "{what}: the machine was not quiet, the peer's halves differ by {:.0} %\n",
-            drift * 100.0
-        ));
-    }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::datapath::Enforced;
 use crate::lab::{Kind, Lab};
-use crate::report::{Aim, Row, write_out};
+use crate::report::{Aim, Row, warn_if_noisy};
 use crate::rounds::{Scores, interleave};
 use crate::traffic::Pattern;
 
@@ -83,14 +83,4 @@ fn compare(id: &str, what: &str, unit: &str, scores: &Scores, aim: impl Fn(Kind)
         });
     }
     rows
-}
-
-fn warn_if_noisy(what: &str, scores: &Scores) {
-    let drift = scores.drift(1);
-    if drift > 0.05 {
-        write_out(&format!(
-            "{what}: the machine was not quiet, the peer's halves differ by {:.0} %\n",
-            drift * 100.0
-        ));
-    }
 }

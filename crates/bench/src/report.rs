@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::rounds::Scores;
+
 /// What the ratio should be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Aim {
@@ -94,4 +96,15 @@ pub(crate) fn write_out(text: &str) {
     use std::io::Write;
     // A closed pipe means that nobody reads any more.
     drop(std::io::stdout().write_all(text.as_bytes()));
+}
+
+/// Says so if the peer, the second subject, did not do the same in both halves of the rounds.
+pub(crate) fn warn_if_noisy(what: &str, scores: &Scores) {
+    let drift = scores.drift(1);
+    if drift > 0.05 {
+        write_out(&format!(
+            "{what}: the machine was not quiet, the peer's halves differ by {:.0} %\n",
+            drift * 100.0
+        ));
+    }
 }
