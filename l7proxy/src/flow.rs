@@ -184,14 +184,7 @@ impl Flow {
             part: record.note.part.clone(),
             revision: self.facts.revision,
             lost: 0,
-            http: HttpRecord {
-                flow: record.flow.to_owned(),
-                method: record.method.to_owned(),
-                path: record.path.to_owned(),
-                authority: record.authority.to_owned(),
-                status: record.status,
-                latency_ns: u64::try_from(record.latency.as_nanos()).unwrap_or(u64::MAX),
-            },
+            http: HttpRecord::from(&record),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use sluice_flow::HttpRecord;
 use sluice_policy::l7::{Effects, HttpRequest};
 use tokio::sync::watch;
 
@@ -111,6 +112,20 @@ pub struct Record<'a, N> {
     pub outcome: Outcome,
     /// What was kept of the judgement.
     pub note: &'a N,
+}
+
+/// What a flow says of it.
+impl<N> From<&Record<'_, N>> for HttpRecord {
+    fn from(record: &Record<'_, N>) -> Self {
+        Self {
+            flow: record.flow.to_owned(),
+            method: record.method.to_owned(),
+            path: record.path.to_owned(),
+            authority: record.authority.to_owned(),
+            status: record.status,
+            latency_ns: u64::try_from(record.latency.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// What became of one request.

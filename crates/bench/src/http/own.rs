@@ -151,14 +151,7 @@ impl Host for Own {
             part: part.clone(),
             revision: 1,
             lost: 0,
-            http: HttpRecord {
-                flow: record.flow.to_owned(),
-                method: record.method.to_owned(),
-                path: record.path.to_owned(),
-                authority: record.authority.to_owned(),
-                status: record.status,
-                latency_ns: u64::try_from(record.latency.as_nanos()).unwrap_or(u64::MAX),
-            },
+            http: HttpRecord::from(&record),
         }));
     }
 }
